@@ -1,0 +1,1 @@
+//! The stages meet here: from a plan to published zips.

@@ -1,0 +1,1 @@
+//! Registry to root file system: pull, verify, store, unpack.

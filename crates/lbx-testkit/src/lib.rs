@@ -1,0 +1,1 @@
+//! Support for tests: real servers on loopback, hermetic directories, broken inputs.

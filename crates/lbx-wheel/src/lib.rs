@@ -1,0 +1,1 @@
+//! The wheel model: read, verify, map as pip maps, store by digest.

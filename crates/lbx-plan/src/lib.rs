@@ -1,1 +1,31 @@
-//! What the user wrote and what it means: configuration, catalogue of runtimes, plan. Pure.
+//! What the user wrote and what it means.
+//!
+//! The path through this crate is [`Config::parse`] (text to values with positions), then
+//! [`Plan::new`] (values to everything that can change a byte of an artifact), and, once wheels are
+//! known, [`prune`] (which of their files an artifact leaves out, and by which rule).
+//!
+//! Everything here is a pure function over values. Reading files, asking the environment and looking
+//! at the clock belong to `lbx-build` and `lbx`.
+//!
+//! ```
+//! use lbx_plan::{Config, Overrides, Plan, RequirementFiles, Runtime};
+//!
+//! let text = "[project]\nruntime = \"python3.11\"\n[functions.hello]\nsource = \"src\"\n";
+//! let config = Config::parse("lbx.toml", text).unwrap();
+//! let plan = Plan::new(&config, &RequirementFiles::default(), &Overrides::default()).unwrap();
+//! assert_eq!(plan.runtime, Runtime::find("python3.11").unwrap());
+//! assert_eq!(plan.artifacts[0].name, "hello");
+//! ```
+
+mod catalog;
+mod config;
+mod plan;
+mod position;
+pub mod prune;
+mod requirements;
+
+pub use catalog::{Architecture, Runtime};
+pub use config::{Config, ConfigError, Defaults, Function, Layer, Project, json_schema};
+pub use plan::{Artifact, DependencySet, Kind, Overrides, Plan, PlanError};
+pub use position::{At, Position};
+pub use requirements::{Line, LineKind, RequirementFiles, RequirementsError, scan};

@@ -1,0 +1,147 @@
+//! The runtimes that lbx knows, as data: one file each under `images/`, compiled in.
+//!
+//! Facts that the cloud changes (deprecation dates, image names) live in those files, so that a new
+//! runtime is a new file and a line in the table below.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The CPU that a function runs on, in Lambda's words.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
+#[serde(rename_all = "snake_case")]
+pub enum Architecture {
+    /// 64-bit x86.
+    #[default]
+    #[serde(rename = "x86_64")]
+    X86_64,
+    /// 64-bit Arm.
+    Arm64,
+}
+
+impl Architecture {
+    /// The name in image registries: `amd64` or `arm64`.
+    pub fn oci(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// The name in Lambda's interface and in `lbx.toml`: `x86_64` or `arm64`.
+    pub fn lambda(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// The name that the kernel and wheel tags use: `x86_64` or `aarch64`.
+    pub fn machine(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "aarch64",
+        }
+    }
+
+    /// The architecture with that name in any of the three vocabularies.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "x86_64" | "amd64" => Some(Self::X86_64),
+            "arm64" | "aarch64" => Some(Self::Arm64),
+            _ => None,
+        }
+    }
+}
+
+/// What there is to know about one Lambda runtime.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Runtime {
+    /// The identifier in Lambda's interface, such as `python3.11`.
+    pub runtime: String,
+    /// The Python version, such as `3.11`.
+    pub python: String,
+    /// The image that Lambda publishes for it.
+    pub image: String,
+    /// Where that image keeps its interpreter.
+    pub interpreter: String,
+    /// The operating system under it, for people.
+    pub os: String,
+    /// The version of the C library under it, which is the highest manylinux level it can load.
+    pub glibc: String,
+    /// The day from which Lambda gives no more support, as an ISO date.
+    pub deprecated: String,
+    /// The day from which functions can no longer be updated, as an ISO date.
+    pub block_update: String,
+}
+
+/// The text of every file under `images/`, oldest runtime first.
+const FILES: [&str; 6] = [
+    include_str!("../../../images/python3.9.toml"),
+    include_str!("../../../images/python3.10.toml"),
+    include_str!("../../../images/python3.11.toml"),
+    include_str!("../../../images/python3.12.toml"),
+    include_str!("../../../images/python3.13.toml"),
+    include_str!("../../../images/python3.14.toml"),
+];
+
+impl Runtime {
+    /// The runtime that is taken when nobody names one.
+    pub const DEFAULT: &str = "python3.13";
+
+    /// Every runtime, oldest first.
+    pub fn all() -> Vec<Runtime> {
+        // A file that does not parse is found by the test below, and left out rather than fatal.
+        FILES.iter().filter_map(|text| toml::from_str(text).ok()).collect()
+    }
+
+    /// The runtime with that identifier.
+    pub fn find(name: &str) -> Option<Runtime> {
+        Self::all().into_iter().find(|runtime| runtime.runtime == name)
+    }
+
+    /// The Python version as numbers, such as `(3, 11)`.
+    pub fn python_version(&self) -> (u32, u32) {
+        version(&self.python)
+    }
+
+    /// The C library's version as numbers, such as `(2, 26)`.
+    pub fn glibc_version(&self) -> (u32, u32) {
+        version(&self.glibc)
+    }
+}
+
+/// `"2.26"` as `(2, 26)`; what is no number is zero, and no file has such a thing (tested).
+fn version(text: &str) -> (u32, u32) {
+    let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
+    (major.parse().unwrap_or(0), minor.parse().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_runtime_file_parses_and_is_whole() {
+        let runtimes = Runtime::all();
+        assert_eq!(runtimes.len(), FILES.len());
+        for runtime in runtimes {
+            assert_eq!(runtime.runtime, format!("python{}", runtime.python));
+            assert!(runtime.image.ends_with(&format!(":{}", runtime.python)), "{}", runtime.image);
+            assert!(runtime.interpreter.ends_with(&runtime.runtime), "{}", runtime.interpreter);
+            assert!(runtime.python_version() >= (3, 9) && runtime.glibc_version() >= (2, 26));
+            assert!(runtime.deprecated < runtime.block_update, "{}", runtime.runtime);
+        }
+        assert!(Runtime::find(Runtime::DEFAULT).is_some());
+    }
+
+    #[test]
+    fn architectures_are_known_by_all_their_names() {
+        for arch in [Architecture::X86_64, Architecture::Arm64] {
+            for name in [arch.oci(), arch.lambda(), arch.machine()] {
+                assert_eq!(Architecture::parse(name), Some(arch));
+            }
+        }
+        assert_eq!(Architecture::parse("riscv64"), None);
+    }
+}

@@ -1,0 +1,260 @@
+//! The types of `lbx.toml`, their parser and their JSON schema.
+//!
+//! This is what the user typed, checked for form only. What it means is [`crate::Plan`]'s business,
+//! and whether the files it names exist is for the caller to find out.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::catalog::Architecture;
+use crate::position::{At, Position};
+
+/// A whole `lbx.toml`.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "lbx.toml")]
+pub struct Config {
+    /// What holds for the whole project.
+    pub project: Project,
+    /// What holds for every function.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// The functions to build, by name; each becomes `dist/NAME.zip`.
+    #[serde(default)]
+    pub functions: BTreeMap<At<String>, Function>,
+    /// The layers to build, by name; each becomes `dist/NAME.zip`.
+    #[serde(default)]
+    pub layers: BTreeMap<At<String>, Layer>,
+    /// The file that this was read from, and its text, for positions in messages.
+    #[serde(skip)]
+    pub origin: Origin,
+}
+
+/// Where a configuration came from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Origin {
+    /// The file's name as the user knows it; empty when there is no file.
+    pub file: String,
+    /// The file's text.
+    pub text: String,
+}
+
+/// `[project]`: what holds for the whole project.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Project {
+    /// The Lambda runtime, such as `python3.11`.
+    pub runtime: At<String>,
+    /// The CPU that the functions run on.
+    #[serde(default)]
+    pub arch: Architecture,
+    /// The image to build in, in place of the runtime's own.
+    pub image: Option<At<String>>,
+}
+
+/// `[defaults]`: what holds for every function, before what the function itself says.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// Requirement files installed into every function, relative to the project.
+    #[serde(default)]
+    pub requirements: Vec<At<String>>,
+    /// Folders whose contents, and files which themselves, go to the root of every function's zip.
+    #[serde(default)]
+    pub include: Vec<At<String>>,
+}
+
+/// `[functions.NAME]`: one function.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Function {
+    /// The folder whose contents go to the root of the zip, relative to the project.
+    pub source: At<String>,
+    /// The function's handler, `module.function`.
+    pub handler: Option<At<String>>,
+    /// Requirement files of this function alone.
+    #[serde(default)]
+    pub requirements: Vec<At<String>>,
+    /// Folders and files of this function alone that go to the root of its zip.
+    #[serde(default)]
+    pub include: Vec<At<String>>,
+    /// Names of the layers that this function runs with, in order.
+    #[serde(default)]
+    pub layers: Vec<At<String>>,
+}
+
+/// `[layers.NAME]`: one layer, of requirements, of local code, or of both.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// Requirement files whose packages land under `python/`.
+    #[serde(default)]
+    pub requirements: Vec<At<String>>,
+    /// The folder whose contents land under `python/`; a folder that is laid out as a layer already
+    /// (`python/`, and perhaps `bin/` and `lib/`, and nothing else) is taken as it is.
+    pub source: Option<At<String>>,
+}
+
+/// A configuration that cannot be read: where, what, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{position}: {message}")]
+pub struct ConfigError {
+    /// The place at fault.
+    pub position: Position,
+    /// What is wrong there.
+    pub message: String,
+    /// What the user can do, where there is something to say.
+    pub hint: Option<String>,
+}
+
+impl Config {
+    /// Reads the text of a configuration; `file` is its name in messages.
+    pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+        let mut config: Config = toml::from_str(text).map_err(|error| from_toml(file, text, &error))?;
+        config.origin = Origin { file: file.to_owned(), text: text.to_owned() };
+        Ok(config)
+    }
+
+    /// An error about the value at `offset`.
+    pub(crate) fn error(&self, offset: usize, message: String, hint: Option<String>) -> ConfigError {
+        ConfigError { position: self.position(offset), message, hint }
+    }
+
+    /// The place of byte `offset` of the file that this was read from.
+    pub fn position(&self, offset: usize) -> Position {
+        if self.origin.file.is_empty() {
+            return Position::line("command line", 0);
+        }
+        Position::of(&self.origin.file, &self.origin.text, offset)
+    }
+}
+
+impl PartialOrd for At<String> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Eq for At<String> {}
+
+impl Ord for At<String> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.value.cmp(&other.value)
+    }
+}
+
+/// Turns the parser's error into ours: its place, its words without the picture, and a guess at the
+/// key that was meant.
+fn from_toml(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let offset = error.span().map_or(0, |span| span.start);
+    let message = error.message().trim().replace("unknown field", "unknown key").replace('\n', "; ");
+    let hint = nearest_key(&message);
+    ConfigError { position: Position::of(file, text, offset), message, hint }
+}
+
+/// Out of "unknown key `x`, expected one of `a`, `b`", the expected key nearest to the one written.
+fn nearest_key(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("unknown key `")?;
+    let (written, expected) = rest.split_once('`')?;
+    let (_, expected) = expected.split_once("expected")?;
+    expected
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(|key| (distance(written, key), key))
+        .filter(|(distance, key)| *distance <= 2.max(key.len() / 3))
+        .min()
+        .map(|(_, key)| format!("did you mean `{key}`?"))
+}
+
+/// The number of single-character edits between two words.
+pub(crate) fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (i, l) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, r) in right.iter().enumerate() {
+            let substitute = diagonal + usize::from(l != *r);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
+
+/// The JSON schema of `lbx.toml`, written from the types above.
+pub fn json_schema() -> String {
+    let schema = schemars::schema_for!(Config);
+    let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> ConfigError {
+        Config::parse("lbx.toml", text).unwrap_err()
+    }
+
+    #[test]
+    fn the_example_of_the_documentation_parses() {
+        let config = Config::parse(
+            "lbx.toml",
+            r#"
+[project]
+runtime = "python3.11"
+arch = "x86_64"
+[defaults]
+requirements = ["functions/requirements.txt"]
+include = ["common_files"]
+[functions.slack_send_message]
+source = "functions/slack_send_message"
+handler = "lambda.handler"
+requirements = ["functions/slack_send_message/requirements.txt"]
+layers = ["deps"]
+[layers.deps]
+requirements = ["requirements/lambda.txt"]
+[layers.utils]
+source = "layers/pythonutils"
+"#,
+        )
+        .unwrap();
+        assert_eq!(config.functions.len(), 1);
+        assert_eq!(config.layers.len(), 2);
+        let function = &config.functions[&At::nowhere("slack_send_message".to_owned())];
+        assert_eq!(config.position(function.source.offset).to_string(), "lbx.toml:9:10");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_place_and_the_key_that_was_meant() {
+        let error = error("[project]\nruntime = \"python3.11\"\n[functions.a]\nsorce = \"x\"\n");
+        assert_eq!(error.position.to_string(), "lbx.toml:4:1");
+        assert!(error.message.contains("unknown key `sorce`"), "{}", error.message);
+        assert_eq!(error.hint.as_deref(), Some("did you mean `source`?"));
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_with_its_place() {
+        let error = error("[project]\nruntime = 3.11\n");
+        assert_eq!(error.position.to_string(), "lbx.toml:2:11");
+        assert!(error.message.contains("expected a string"), "{}", error.message);
+    }
+
+    #[test]
+    fn a_function_defined_twice_is_an_error_at_the_second() {
+        let error = error(
+            "[project]\nruntime = \"python3.11\"\n[functions.a]\nsource = \"x\"\n[functions.a]\nsource = \"y\"\n",
+        );
+        assert_eq!(error.position.line, 5, "{error}");
+    }
+
+    #[test]
+    fn broken_toml_is_an_error_with_its_place() {
+        assert_eq!(error("[project\n").position.line, 1);
+    }
+}

@@ -1,0 +1,5 @@
+"""Titles of reports."""
+
+
+def headline(text):
+    return text.strip().capitalize()

@@ -1,1 +1,38 @@
 //! Runs one command in an image's root under Linux namespaces, as an unprivileged user.
+//!
+//! The calling process, which may have any number of threads, never enters a namespace. It
+//! re-executes itself (or another [`Launcher`]) and sends the new process a [`Spec`]. That process
+//! makes the namespaces, assembles the root, becomes PID 1 for the command and sends back either the
+//! call that failed or how the command ended. The child decides nothing: all policy is in the `Spec`.
+//!
+//! * [`init_if_child`] must be the first statement of `main`.
+//! * [`Spec`] says what the command sees, [`Streams`] where its output goes.
+//! * [`Launcher::spawn`] starts it, [`Running`] waits for it or kills it.
+//! * [`Launcher::overlay_supported`] says whether layers can be stacked without copying.
+//! * [`Launcher::diagnose`] says which part of this host denies a sandbox, and what to do about it.
+//!
+//! ```no_run
+//! use lbx_sandbox::{Launcher, Root, Spec, Streams};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     lbx_sandbox::init_if_child();
+//!     let spec = Spec::new(Root::Tree("/srv/rootfs".into()), ["/bin/true"]);
+//!     let exit = Launcher::current_exe().spawn(&spec, Streams::inherit())?.wait()?;
+//!     assert!(exit.success());
+//!     Ok(())
+//! }
+//! ```
+
+mod child;
+mod diagnose;
+mod error;
+mod launch;
+mod spec;
+mod syscalls;
+mod wire;
+
+pub use child::init_if_child;
+pub use diagnose::{Diagnosis, Finding, Layer, Outcome, Overlay};
+pub use error::{Error, Failure, Stage};
+pub use launch::{End, Exit, KillHandle, Launcher, Running, Stream, Streams, Usage};
+pub use spec::{Access, Bind, File, Network, Root, Spec, Tmpfs};

@@ -1,0 +1,157 @@
+//! PID 1 of the sandbox: has the root assembled, starts the command, reaps every orphan, forwards signals,
+//! reports how the command ended. It keeps its capabilities, which makes it untouchable for the command:
+//! the kernel denies a process without them to look into `/proc/1`.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeVal;
+use nix::unistd::{Pid, sethostname};
+
+use super::{
+    CALLER_GONE, devices, mounts, payload, readable, report_failure, root, signal_of, supervised_signals,
+};
+use crate::error::{Failure, OrFail, Stage};
+use crate::launch::{End, Exit, Usage};
+use crate::spec::{Network, Spec};
+use crate::syscalls;
+use crate::wire::{self, Command, Report};
+
+/// Runs the command. The exit of this process kills all others of the namespace.
+pub(super) fn main(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> i32 {
+    match run(socket, spec, stdin) {
+        Ok(Some(exit)) => {
+            // When the caller is gone there is nobody left to tell.
+            let _ = wire::send(socket.as_fd(), &Report::Exited(exit), &[]);
+            0
+        }
+        Ok(None) => 0,
+        Err(failure) => report_failure(socket, failure),
+    }
+}
+
+fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> Result<Option<Exit>, Failure> {
+    // Its parent, not this process, watches the caller while the root is assembled; if the parent is
+    // killed, the kernel kills this one.
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+        .or_fail(Stage::Prepare, || "prctl(PR_SET_PDEATHSIG, SIGKILL)".to_owned())?;
+    sethostname(&spec.hostname).or_fail(Stage::Namespaces, || format!("sethostname({:?})", spec.hostname))?;
+    if spec.network == Network::None {
+        syscalls::loopback_up().or_fail(Stage::Network, || "ioctl(SIOCSIFFLAGS, \"lo\")".to_owned())?;
+    }
+    assemble(spec)?;
+    match syscalls::fork().or_fail(Stage::Exec, || "fork()".to_owned())? {
+        None => {
+            let failure = payload::become_command(spec, &stdin);
+            syscalls::exit_now(report_failure(socket, failure));
+        }
+        Some(command) => {
+            drop(stdin);
+            serve(socket, command).or_fail(Stage::Wait, || "poll()".to_owned())
+        }
+    }
+}
+
+/// Builds everything the command sees, and leaves the host's file systems.
+fn assemble(spec: &Spec) -> Result<(), Failure> {
+    mounts::make_private()?;
+    let sources = root::Sources::open(spec)?;
+    let root = root::build(spec, &sources)?;
+    mounts::proc(&root)?;
+    devices::populate(&root)?;
+    root::fill(spec, &root, &sources)?;
+    root::enter(&root)
+}
+
+/// Waits until the command ends, or until it is told to die (`None`).
+fn serve(socket: &OwnedFd, command: Pid) -> nix::Result<Option<Exit>> {
+    let events = SignalFd::with_flags(&supervised_signals(), SfdFlags::SFD_CLOEXEC)?;
+    let mut stops = Stops::default();
+    loop {
+        let mut fds = [
+            PollFd::new(events.as_fd(), PollFlags::POLLIN),
+            PollFd::new(socket.as_fd(), PollFlags::POLLIN | CALLER_GONE),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
+        };
+        let (signalled, told) = (readable(&fds[0]), readable(&fds[1]));
+        if signalled {
+            match signal_of(&events)? {
+                Some(Signal::SIGCHLD) | None => {}
+                Some(signal) => stops.forward(command, signal as i32),
+            }
+            if let Some(end) = reap(command)? {
+                return Ok(Some(Exit { end, usage: usage() }));
+            }
+        }
+        if told {
+            match wire::receive::<Command>(socket.as_fd()) {
+                Ok(Some((Command::Signal(signal), _))) => stops.forward(command, signal),
+                Ok(None) | Err(_) => return Ok(None),
+            }
+        }
+        if stops.kill {
+            return Ok(Some(Exit { end: End::Signal(libc::SIGKILL), usage: usage() }));
+        }
+    }
+}
+
+/// How often the command was asked to stop.
+#[derive(Default)]
+struct Stops {
+    asked: bool,
+    kill: bool,
+}
+
+impl Stops {
+    fn forward(&mut self, command: Pid, signal: i32) {
+        let stop = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP].contains(&signal);
+        self.kill |= (stop && self.asked) || signal == libc::SIGKILL;
+        self.asked |= stop;
+        if let Ok(signal) = Signal::try_from(signal) {
+            // The command leads a process group since its `setsid`. Before that, or when it has just
+            // ended, there is no such group, and the process itself is the best address.
+            if nix::sys::signal::killpg(command, signal).is_err() {
+                let _ = kill(command, signal);
+            }
+        }
+    }
+}
+
+/// Reaps all that has ended; the command's end, when it is among them.
+///
+/// A command that could not start has already reported why, and the caller reads the first report only.
+fn reap(command: Pid) -> nix::Result<Option<End>> {
+    while let Some((pid, status)) = syscalls::wait_any()? {
+        if pid == command && libc::WIFEXITED(status) {
+            return Ok(Some(End::Code(libc::WEXITSTATUS(status))));
+        }
+        if pid == command && libc::WIFSIGNALED(status) {
+            return Ok(Some(End::Signal(libc::WTERMSIG(status))));
+        }
+    }
+    Ok(None)
+}
+
+fn usage() -> Usage {
+    let duration = |t: TimeVal| {
+        let micros =
+            u64::try_from(t.tv_sec()).unwrap_or(0) * 1_000_000 + u64::try_from(t.tv_usec()).unwrap_or(0);
+        Duration::from_micros(micros)
+    };
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or_else(
+        |_| Usage::default(),
+        |u| Usage {
+            user: duration(u.user_time()),
+            system: duration(u.system_time()),
+            max_rss: u64::try_from(u.max_rss()).unwrap_or(0) * 1024,
+        },
+    )
+}

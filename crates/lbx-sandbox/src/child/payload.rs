@@ -1,0 +1,89 @@
+//! The last steps before the command: gives up everything that PID 1 has and the command must not have.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+use caps::CapSet;
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::SigSet;
+use nix::unistd::{chdir, dup2_stdin, execve, setsid};
+
+use crate::error::{Failure, OrFail, Stage};
+use crate::spec::Spec;
+use crate::syscalls;
+
+/// Where a program without a slash is looked for when the environment has no PATH.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Becomes the command; returns only when that failed.
+pub(super) fn become_command(spec: &Spec, stdin: &OwnedFd) -> Failure {
+    match give_up_privileges(stdin).and_then(|()| enter_working_directory(spec)) {
+        Ok(()) => exec(spec),
+        Err(failure) => failure,
+    }
+}
+
+fn give_up_privileges(stdin: &OwnedFd) -> Result<(), Failure> {
+    let stage = Stage::Privileges;
+    // A session of its own has no terminal whose input could be forged.
+    setsid().or_fail(stage, || "setsid()".to_owned())?;
+    dup2_stdin(stdin).or_fail(stage, || "dup2(stdin, 0)".to_owned())?;
+    // Every descriptor above was opened to be closed on exec; this covers a mistake in that.
+    syscalls::close_on_exec_from(3);
+    syscalls::lock_securebits().or_fail(stage, || "prctl(PR_SET_SECUREBITS)".to_owned())?;
+    syscalls::drop_bounding_set().or_fail(stage, || "prctl(PR_CAPBSET_DROP)".to_owned())?;
+    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set)
+            .map_err(|_| Failure::new(stage, format!("clear {set:?} capabilities"), Errno::EPERM))?;
+    }
+    prctl::set_no_new_privs().or_fail(stage, || "prctl(PR_SET_NO_NEW_PRIVS)".to_owned())?;
+    SigSet::empty().thread_set_mask().or_fail(stage, || "sigprocmask(SIG_SETMASK)".to_owned())
+    // The system call filter of a run belongs here: after all that it may deny, right before exec.
+}
+
+fn enter_working_directory(spec: &Spec) -> Result<(), Failure> {
+    chdir(spec.cwd.as_str()).or_fail(Stage::WorkingDirectory, || format!("chdir({:?})", spec.cwd))
+}
+
+/// Executes the program, looked up like `execvp` does, but in the command's own PATH.
+fn exec(spec: &Spec) -> Failure {
+    let program = spec.argv[0].as_str();
+    let call = |path: &str| format!("execve({path:?})");
+    let Ok(argv) = strings(spec.argv.iter().cloned()) else {
+        return Failure::new(Stage::Exec, call(program), Errno::EINVAL);
+    };
+    let Ok(environment) = strings(spec.env.iter().map(|(name, value)| format!("{name}={value}"))) else {
+        return Failure::new(Stage::Exec, call(program), Errno::EINVAL);
+    };
+    let mut worst = Failure::new(Stage::Exec, call(program), Errno::ENOENT);
+    for path in candidates(program, spec) {
+        let Ok(c_path) = CString::new(path.as_str()) else { continue };
+        let Err(errno) = execve(&c_path, &argv, &environment);
+        // A script whose interpreter is missing gives ENOENT too, but the program is there.
+        let missing_interpreter = errno == Errno::ENOENT
+            && nix::unistd::access(c_path.as_c_str(), nix::unistd::AccessFlags::F_OK).is_ok();
+        if missing_interpreter {
+            return Failure::new(Stage::Exec, format!("execve({path:?}), its interpreter"), Errno::ENOEXEC);
+        }
+        if !matches!(errno, Errno::ENOENT | Errno::ENOTDIR) {
+            worst = Failure::new(Stage::Exec, call(&path), errno);
+            if errno != Errno::EACCES {
+                break;
+            }
+        }
+    }
+    worst
+}
+
+fn strings(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, std::ffi::NulError> {
+    texts.map(CString::new).collect()
+}
+
+fn candidates(program: &str, spec: &Spec) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    let path = spec.env.iter().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
+    path.split(':').filter(|d| d.starts_with('/')).map(|d| format!("{d}/{program}")).collect()
+}

@@ -1,0 +1,360 @@
+//! The command's file system: layers stacked or a tree mirrored, with a place made for every mount, then
+//! the mounts themselves, and the step into it.
+//!
+//! Places are never made in the image. Over layers they come from one more layer on top, over a tree from
+//! a memory file system that stands in for those directories that need one. In both, a place is a real
+//! directory or file of ours, whatever the image has at that name.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{chdir, chroot, fchdir, pivot_root, symlinkat, write};
+
+use super::mounts::{self, Kind, PLACE, fd_path};
+use crate::error::{Failure, OrFail, Stage};
+use crate::spec::{Access, Bind, File, Root, Spec, Tmpfs, is_below};
+
+/// Every path of the host that the sandbox uses, opened before anything is mounted over it.
+pub(super) struct Sources {
+    roots: Vec<OwnedFd>,
+    binds: Vec<(OwnedFd, Kind)>,
+}
+
+impl Sources {
+    /// Opens them in the new mount namespace: the kernel binds nothing from another one.
+    pub(super) fn open(spec: &Spec) -> Result<Self, Failure> {
+        let roots = match &spec.root {
+            Root::Layers(layers) => layers.as_slice(),
+            Root::Tree(tree) => std::slice::from_ref(tree),
+        };
+        let stage = Stage::Sources;
+        let flags = PLACE | OFlag::O_DIRECTORY;
+        let roots = roots
+            .iter()
+            .map(|p| open(p, flags, Mode::empty()).or_fail(stage, || format!("open({p:?}, O_DIRECTORY)")))
+            .collect::<Result<_, _>>()?;
+        let binds = spec.binds.iter().map(open_bind).collect::<Result<_, _>>()?;
+        Ok(Self { roots, binds })
+    }
+}
+
+fn open_bind(bind: &Bind) -> Result<(OwnedFd, Kind), Failure> {
+    let call = || format!("open({:?}, O_PATH|O_NOFOLLOW)", bind.source);
+    let source = open(&bind.source, PLACE, Mode::empty()).or_fail(Stage::Sources, call)?;
+    let stat = fstat(&source).or_fail(Stage::Sources, call)?;
+    // ELOOP is what the kernel says of a symlink where it follows none.
+    let kind = Kind::of(&stat).ok_or_else(|| Failure::new(Stage::Sources, call(), Errno::ELOOP))?;
+    Ok((source, kind))
+}
+
+/// What must exist in the root before anything is mounted in it.
+enum Node<'a> {
+    /// A directory of the image with additions, or a mount point when there are none.
+    Directory(BTreeMap<&'a str, Node<'a>>),
+    /// A file of this run.
+    File(&'a File),
+    /// An empty file to bind another one on.
+    Place,
+}
+
+type Nodes<'a> = BTreeMap<&'a str, Node<'a>>;
+
+/// The additions of a specification. What lies below another mount is made there, when it is mounted.
+fn additions<'a>(spec: &'a Spec, sources: &Sources) -> Result<Nodes<'a>, Failure> {
+    let mut nodes = Nodes::new();
+    for target in ["/proc", "/dev", "/sys"] {
+        add(&mut nodes, target, Node::Directory(Nodes::new()))?;
+    }
+    let on_root = |target: &str| enclosing(spec, target).is_none();
+    for tmpfs in spec.tmpfs.iter().filter(|t| on_root(&t.target)) {
+        add(&mut nodes, &tmpfs.target, Node::Directory(Nodes::new()))?;
+    }
+    for (bind, (_, kind)) in spec.binds.iter().zip(&sources.binds).filter(|(b, _)| on_root(&b.target)) {
+        let node = match kind {
+            Kind::Directory => Node::Directory(Nodes::new()),
+            Kind::File => Node::Place,
+        };
+        add(&mut nodes, &bind.target, node)?;
+    }
+    for file in spec.files.iter().filter(|f| on_root(&f.target)) {
+        add(&mut nodes, &file.target, Node::File(file))?;
+    }
+    Ok(nodes)
+}
+
+fn add<'a>(nodes: &mut Nodes<'a>, target: &'a str, node: Node<'a>) -> Result<(), Failure> {
+    let mut here = nodes;
+    let (directories, name) = target.rsplit_once('/').unwrap_or(("", target));
+    for directory in directories.split('/').filter(|d| !d.is_empty()) {
+        match here.entry(directory).or_insert_with(|| Node::Directory(Nodes::new())) {
+            Node::Directory(below) => here = below,
+            Node::File(_) | Node::Place => {
+                return Err(Failure::new(Stage::Files, format!("mkdirat({target:?})"), Errno::ENOTDIR));
+            }
+        }
+    }
+    here.insert(name, node);
+    Ok(())
+}
+
+/// What is mounted closest above a target; the target is made in it.
+enum Enclosing {
+    Tmpfs,
+    Bind,
+}
+
+fn enclosing(spec: &Spec, target: &str) -> Option<Enclosing> {
+    let tmpfs = spec.tmpfs.iter().map(|t| (t.target.as_str(), Enclosing::Tmpfs));
+    let binds = spec.binds.iter().map(|b| (b.target.as_str(), Enclosing::Bind));
+    tmpfs.chain(binds).filter(|(t, _)| is_below(target, t)).max_by_key(|(t, _)| t.len()).map(|(_, e)| e)
+}
+
+/// Assembles the root, read-only; the result is its top directory.
+pub(super) fn build(spec: &Spec, sources: &Sources) -> Result<OwnedFd, Failure> {
+    let additions = additions(spec, sources)?;
+    let staging = stage_directory(spec, sources)?;
+    match &spec.root {
+        Root::Layers(_) => stack(&staging, &sources.roots, &additions),
+        Root::Tree(_) => mirror_tree(&staging, &sources.roots[0], &additions),
+    }
+}
+
+/// Mounts a memory file system over the first directory of the root: a place that surely exists, and
+/// that is only reached through its descriptor from now on. Nothing appears on the host.
+fn stage_directory(spec: &Spec, sources: &Sources) -> Result<OwnedFd, Failure> {
+    let stage = Stage::Root;
+    let path = match &spec.root {
+        Root::Layers(layers) => &layers[0],
+        Root::Tree(tree) => tree,
+    };
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mounts::fresh("tmpfs", &sources.roots[0], &path.to_string_lossy(), flags, Some("mode=0755"), stage)?;
+    let staging = open(path, PLACE | OFlag::O_DIRECTORY, Mode::empty())
+        .or_fail(stage, || format!("open({path:?}, O_DIRECTORY)"))?;
+    fchdir(&staging).or_fail(stage, || format!("fchdir({path:?})"))?;
+    Ok(staging)
+}
+
+fn directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Failure> {
+    let call = || format!("mkdirat({name:?})");
+    mkdirat(parent, name, Mode::from_bits_truncate(0o755)).or_fail(Stage::Root, call)?;
+    openat(parent, name, PLACE | OFlag::O_DIRECTORY, Mode::empty()).or_fail(Stage::Root, call)
+}
+
+/// Stacks the layers with the additions on top.
+///
+/// The options of a mount have to fit in a page, and layers have long names: each gets a link with a
+/// number for its name in the staging directory, which is the working directory.
+fn stack(staging: &OwnedFd, layers: &[OwnedFd], additions: &Nodes<'_>) -> Result<OwnedFd, Failure> {
+    let stage = Stage::Root;
+    write_additions(&directory(staging, "s")?, additions)?;
+    let mut lower = "lowerdir=s".to_owned();
+    for (number, layer) in layers.iter().enumerate().rev() {
+        let name = number.to_string();
+        let destination = fd_path(layer);
+        symlinkat(destination.as_str(), staging, name.as_str())
+            .or_fail(stage, || format!("symlinkat({destination:?}, {name:?})"))?;
+        lower.push(':');
+        lower.push_str(&name);
+    }
+    lower.push_str(",userxattr");
+    let root = directory(staging, "root")?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mounts::fresh("overlay", &root, "root", flags, Some(&lower), stage)?;
+    openat(staging, "root", PLACE | OFlag::O_DIRECTORY, Mode::empty())
+        .or_fail(stage, || "openat(\"root\")".to_owned())
+}
+
+fn write_additions(at: &OwnedFd, additions: &Nodes<'_>) -> Result<(), Failure> {
+    for (name, node) in additions {
+        match node {
+            Node::Directory(below) => write_additions(&directory(at, name)?, below)?,
+            Node::File(file) => write_file(at, name, file)?,
+            Node::Place => make_place(at, name)?,
+        }
+    }
+    Ok(())
+}
+
+fn make_place(at: &OwnedFd, name: &str) -> Result<(), Failure> {
+    mounts::make(at, name, Kind::File).or_fail(Stage::Root, || format!("mknodat({name:?})"))
+}
+
+fn write_file(at: &OwnedFd, name: &str, file: &File) -> Result<(), Failure> {
+    let mode = Mode::from_bits_truncate(if file.executable { 0o755 } else { 0o644 });
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened = openat(at, name, flags, mode)
+        .or_fail(Stage::Files, || format!("openat({:?}, O_CREAT|O_EXCL)", file.target))?;
+    let mut rest = file.contents.as_slice();
+    while !rest.is_empty() {
+        let written = write(&opened, rest).or_fail(Stage::Files, || format!("write({:?})", file.target))?;
+        rest = &rest[written..];
+    }
+    Ok(())
+}
+
+/// Makes a root of binds into a complete tree, where the kernel stacks no layers.
+fn mirror_tree(staging: &OwnedFd, tree: &OwnedFd, additions: &Nodes<'_>) -> Result<OwnedFd, Failure> {
+    let stage = Stage::Root;
+    let place = directory(staging, "root")?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mounts::fresh("tmpfs", &place, "root", flags, Some("mode=0755"), stage)?;
+    let root = openat(staging, "root", PLACE | OFlag::O_DIRECTORY, Mode::empty())
+        .or_fail(stage, || "openat(\"root\")".to_owned())?;
+    mirror(Some(tree), &root, additions)?;
+    mounts::restrict(&root, true, stage)?;
+    Ok(root)
+}
+
+/// Fills `at` with the additions, and with binds of everything else that `tree` has there.
+fn mirror(tree: Option<&OwnedFd>, at: &OwnedFd, additions: &Nodes<'_>) -> Result<(), Failure> {
+    if let Some(tree) = tree {
+        mirror_entries(tree, at, additions)?;
+    }
+    for (name, node) in additions {
+        match node {
+            Node::Directory(below) => {
+                // A symlink or a file of the image at this name is as good as nothing.
+                let flags = PLACE | OFlag::O_DIRECTORY;
+                let counterpart = tree.and_then(|t| openat(t, *name, flags, Mode::empty()).ok());
+                // An empty directory of ours is a mount point: what the image has there stays hidden.
+                let counterpart = counterpart.filter(|_| !below.is_empty());
+                mirror(counterpart.as_ref(), &directory(at, name)?, below)?;
+            }
+            Node::File(file) => write_file(at, name, file)?,
+            Node::Place => make_place(at, name)?,
+        }
+    }
+    Ok(())
+}
+
+fn mirror_entries(tree: &OwnedFd, at: &OwnedFd, except: &Nodes<'_>) -> Result<(), Failure> {
+    let stage = Stage::Root;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut entries = Dir::openat(tree, ".", flags, Mode::empty())
+        .or_fail(stage, || "openat(tree, O_DIRECTORY)".to_owned())?;
+    for entry in entries.iter() {
+        let entry = entry.or_fail(stage, || "getdents(tree)".to_owned())?;
+        let name = entry.file_name();
+        let ours = name.to_str().is_ok_and(|n| except.contains_key(n));
+        if ours || matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let call = || format!("openat(tree, {name:?})");
+        let source = openat(tree, name, PLACE, Mode::empty()).or_fail(stage, call)?;
+        let stat = fstat(&source).or_fail(stage, call)?;
+        match Kind::of(&stat) {
+            Some(kind) => {
+                let made = match kind {
+                    Kind::Directory => mkdirat(at, name, Mode::from_bits_truncate(0o755)),
+                    Kind::File => openat(
+                        at,
+                        name,
+                        OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC,
+                        Mode::from_bits_truncate(0o644),
+                    )
+                    .map(drop),
+                };
+                made.or_fail(stage, call)?;
+                let place = openat(at, name, PLACE, Mode::empty()).or_fail(stage, call)?;
+                mounts::bind(&source, &place, &name.to_string_lossy(), stage)?;
+            }
+            None if stat.st_mode & nix::libc::S_IFMT == nix::libc::S_IFLNK => {
+                let destination = readlinkat(tree, name).or_fail(stage, call)?;
+                symlinkat(destination.as_os_str(), at, name).or_fail(stage, call)?;
+            }
+            // Devices, FIFOs and sockets of an image have no use here.
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// One mount of the specification, from the outside in.
+enum Filling<'a> {
+    Tmpfs(&'a Tmpfs),
+    Bind(&'a Bind, &'a OwnedFd, Kind),
+}
+
+impl Filling<'_> {
+    fn target(&self) -> &str {
+        match self {
+            Self::Tmpfs(tmpfs) => &tmpfs.target,
+            Self::Bind(bind, ..) => &bind.target,
+        }
+    }
+}
+
+/// Mounts what the specification asks for, and writes the files that lie in those mounts.
+pub(super) fn fill(spec: &Spec, root: &OwnedFd, sources: &Sources) -> Result<(), Failure> {
+    let binds =
+        spec.binds.iter().zip(&sources.binds).map(|(b, (source, kind))| Filling::Bind(b, source, *kind));
+    let mut fillings: Vec<_> = spec.tmpfs.iter().map(Filling::Tmpfs).chain(binds).collect();
+    fillings.sort_by_key(|f| f.target().matches('/').count());
+    for filling in fillings {
+        let create = matches!(enclosing(spec, filling.target()), Some(Enclosing::Tmpfs));
+        match filling {
+            Filling::Tmpfs(tmpfs) => mount_tmpfs(root, tmpfs, create)?,
+            Filling::Bind(bind, source, kind) => mount_bind(root, bind, source, kind, create)?,
+        }
+    }
+    for file in &spec.files {
+        if matches!(enclosing(spec, &file.target), Some(Enclosing::Tmpfs)) {
+            write_in_tmpfs(root, file)?;
+        }
+    }
+    Ok(())
+}
+
+fn mount_tmpfs(root: &OwnedFd, tmpfs: &Tmpfs, create: bool) -> Result<(), Failure> {
+    let stage = Stage::Tmpfs;
+    let spot = mounts::spot(root.as_fd(), &tmpfs.target, Kind::Directory, create, stage)?;
+    let size = tmpfs.size.map(|s| format!(",size={s}")).unwrap_or_default();
+    let options = format!("mode={:o}{size}", tmpfs.mode);
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mounts::fresh("tmpfs", &spot.place, &tmpfs.target, flags, Some(&options), stage)
+}
+
+fn mount_bind(
+    root: &OwnedFd,
+    bind: &Bind,
+    source: &OwnedFd,
+    kind: Kind,
+    create: bool,
+) -> Result<(), Failure> {
+    let stage = Stage::Binds;
+    let spot = mounts::spot(root.as_fd(), &bind.target, kind, create, stage)?;
+    mounts::bind(source, &spot.place, &bind.target, stage)?;
+    mounts::restrict(&spot.mounted(stage)?, bind.access == Access::ReadOnly, stage)
+}
+
+fn write_in_tmpfs(root: &OwnedFd, file: &File) -> Result<(), Failure> {
+    let (directory, name) = file.target.rsplit_once('/').unwrap_or(("", &file.target));
+    let at = mounts::spot(root.as_fd(), directory, Kind::Directory, true, Stage::Files)?;
+    write_file(&at.place, name, file)
+}
+
+/// Makes the root the only file system there is.
+pub(super) fn enter(root: &OwnedFd) -> Result<(), Failure> {
+    let stage = Stage::Pivot;
+    fchdir(root).or_fail(stage, || "fchdir(root)".to_owned())?;
+    match pivot_root(".", ".") {
+        Ok(()) => {
+            umount2(".", MntFlags::MNT_DETACH).or_fail(stage, || "umount2(\".\", MNT_DETACH)".to_owned())?;
+        }
+        // The initial file system of a boot cannot be pivoted away. Covering it does the same here: the
+        // command cannot unmount anything and holds no descriptor below the cover.
+        Err(Errno::EINVAL) => {
+            mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+                .or_fail(stage, || "mount(\".\", \"/\", NULL, MS_MOVE, NULL)".to_owned())?;
+            chroot(".").or_fail(stage, || "chroot(\".\")".to_owned())?;
+        }
+        Err(errno) => return Err(Failure::new(stage, "pivot_root(\".\", \".\")", errno)),
+    }
+    chdir("/").or_fail(stage, || "chdir(\"/\")".to_owned())
+}

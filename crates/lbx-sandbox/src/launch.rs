@@ -1,0 +1,424 @@
+//! The caller's side: starts the sandbox child, talks to it, waits for it, kills it. Enters no namespace.
+
+use std::fmt;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
+use serde::{Deserialize, Serialize};
+
+use crate::diagnose::{self, Diagnosis, Overlay};
+use crate::error::{Error, Failure, Stage};
+use crate::spec::{File, Network, Spec};
+use crate::wire::{self, Probe, Report, Request, Setting};
+
+/// A host file that is copied into the sandbox is read up to this size; real ones are far smaller.
+const MAX_HOST_FILE: u64 = 1024 * 1024;
+
+/// The program that becomes the sandbox child. Its `main` must begin with [`init_if_child`](crate::init_if_child).
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    program: PathBuf,
+}
+
+/// Where one standard stream of the command goes.
+#[derive(Debug, Default)]
+pub enum Stream {
+    /// Empty for input, discarded for output.
+    #[default]
+    Null,
+    /// The caller's own.
+    Inherit,
+    /// A pipe, whose other end is taken from [`Running`].
+    Pipe,
+    /// An open file, pipe or socket.
+    To(OwnedFd),
+}
+
+/// The three standard streams of the command. The default is [`Stream::Null`] for each.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// What the command reads.
+    pub stdin: Stream,
+    /// Where its output goes.
+    pub stdout: Stream,
+    /// Where its messages go.
+    pub stderr: Stream,
+}
+
+impl Streams {
+    /// No input; output and messages go where the caller's go.
+    pub fn inherit() -> Self {
+        Self { stdin: Stream::Null, stdout: Stream::Inherit, stderr: Stream::Inherit }
+    }
+
+    /// No input; output and messages come through pipes.
+    pub fn piped() -> Self {
+        Self { stdin: Stream::Null, stdout: Stream::Pipe, stderr: Stream::Pipe }
+    }
+}
+
+/// How a command ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Its status.
+    pub end: End,
+    /// What it and all its descendants used.
+    pub usage: Usage,
+}
+
+impl Exit {
+    /// Whether the command ended with status 0.
+    pub fn success(&self) -> bool {
+        self.end == End::Code(0)
+    }
+}
+
+/// The status a command ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => match nix::sys::signal::Signal::try_from(*signal) {
+                Ok(name) => write!(f, "signal {signal} ({name})"),
+                Err(_) => write!(f, "signal {signal}"),
+            },
+        }
+    }
+}
+
+/// What the processes of a sandbox used, from the kernel's accounts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time in user mode, summed.
+    pub user: Duration,
+    /// Processor time in the kernel, summed.
+    pub system: Duration,
+    /// The largest resident set of any one process, in bytes.
+    pub max_rss: u64,
+}
+
+impl Launcher {
+    /// The running program itself, even when its file has been replaced since it started.
+    pub fn current_exe() -> Self {
+        Self { program: "/proc/self/exe".into() }
+    }
+
+    /// Another program.
+    pub fn program(path: impl Into<PathBuf>) -> Self {
+        Self { program: path.into() }
+    }
+
+    /// Starts a command. Returns when the child has been told; what goes wrong inside comes out of
+    /// [`Running::wait`].
+    ///
+    /// May be called from any thread; the sandbox lives until it ends or its `Running` is dropped, or
+    /// the calling process dies.
+    pub fn spawn(&self, spec: &Spec, streams: Streams) -> Result<Running, Error> {
+        spec.check()?;
+        let mut spec = spec.clone();
+        add_generated_files(&mut spec);
+        let program = spec.argv[0].clone();
+        let contents: Vec<_> = spec.files.iter_mut().map(|f| std::mem::take(&mut f.contents)).collect();
+        let contents: Vec<_> = contents.iter().map(Vec::as_slice).collect();
+        let sizes = contents.iter().map(|c| c.len()).collect();
+        let request = Request::Run { spec: Box::new(spec), sizes };
+        let request = wire::pack(&request, &contents).map_err(|e| launch("cannot pack the request", e))?;
+        self.start(request, streams, program)
+    }
+
+    /// Tries one thing in a throw-away child.
+    pub(crate) fn probe(&self, probe: Probe) -> Result<(Option<Failure>, Setting), Error> {
+        let request =
+            wire::pack(&Request::Probe(probe), &[]).map_err(|e| launch("cannot pack the request", e))?;
+        let mut running = self.start(request, Streams::default(), String::new())?;
+        let report = running.receive_report()?;
+        let status = running.reap()?;
+        match report {
+            Some(Report::Probed { failure, setting }) => Ok((failure, setting)),
+            Some(Report::Failed(failure)) => Ok((Some(failure), Setting::default())),
+            Some(Report::Exited(_)) | None => Err(Error::Killed { status: status.to_string() }),
+        }
+    }
+
+    /// Whether the kernel stacks layers that lie in `directory`, with a whiteout and an opaque directory.
+    ///
+    /// Tried with a real mount in a throw-away child, over a directory that is made in `directory` and
+    /// removed again. Where the answer is no, merge the layers and use [`Root::Tree`](crate::Root::Tree).
+    pub fn overlay_supported(&self, directory: &Path) -> Result<Overlay, Error> {
+        diagnose::overlay(self, directory)
+    }
+
+    /// Tries every layer of the sandbox in a throw-away child of its own, and says what denies it.
+    ///
+    /// `store` is the directory whose file system holds the layers; without it overlays are not tried.
+    pub fn diagnose(&self, store: Option<&Path>) -> Result<Diagnosis, Error> {
+        diagnose::diagnose(self, store)
+    }
+
+    fn start(&self, request: OwnedFd, streams: Streams, program: String) -> Result<Running, Error> {
+        let packets = SockType::SeqPacket;
+        let (ours, theirs) = socketpair(AddressFamily::Unix, packets, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(|e| launch("cannot make a socket pair", e))?;
+        let streams = Opened::new(streams).map_err(|e| launch("cannot open the standard streams", e))?;
+        // The child's own standard input is the socket, so that no descriptor must be inherited and
+        // the standard library can use vfork. A process group of its own keeps ^C for the caller, who
+        // decides what it means.
+        let child = Command::new(&self.program)
+            .arg0(wire::MARKER)
+            .env_clear()
+            .stdin(theirs)
+            .stdout(streams.stdout)
+            .stderr(streams.stderr)
+            .process_group(0)
+            .spawn()
+            .map_err(|e| launch(format!("cannot start `{}`", self.program.display()), e))?;
+        let running = Running {
+            child,
+            socket: Arc::new(ours),
+            reaped: false,
+            launcher: self.clone(),
+            program,
+            stdin: streams.stdin_pipe,
+            stdout: streams.stdout_pipe,
+            stderr: streams.stderr_pipe,
+        };
+        let descriptors = [request.as_fd(), streams.stdin.as_fd()];
+        match wire::send(running.socket.as_fd(), &(), &descriptors) {
+            Ok(()) => Ok(running),
+            Err(e) => Err(launch("cannot send the request to the sandbox child", e)),
+        }
+    }
+}
+
+impl Default for Launcher {
+    fn default() -> Self {
+        Self::current_exe()
+    }
+}
+
+/// A command in its sandbox. Dropping it kills every process of the sandbox and waits for their end.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    socket: Arc<OwnedFd>,
+    reaped: bool,
+    launcher: Launcher,
+    program: String,
+    stdin: Option<PipeWriter>,
+    stdout: Option<PipeReader>,
+    stderr: Option<PipeReader>,
+}
+
+impl Running {
+    /// The writing end of the command's input, once, when it is a [`Stream::Pipe`].
+    pub fn take_stdin(&mut self) -> Option<PipeWriter> {
+        self.stdin.take()
+    }
+
+    /// The reading end of the command's output, once, when it is a [`Stream::Pipe`]. It ends when every
+    /// process of the sandbox has ended.
+    pub fn take_stdout(&mut self) -> Option<PipeReader> {
+        self.stdout.take()
+    }
+
+    /// The reading end of the command's messages, once, when it is a [`Stream::Pipe`].
+    pub fn take_stderr(&mut self) -> Option<PipeReader> {
+        self.stderr.take()
+    }
+
+    /// A handle that signals or kills the sandbox from another thread.
+    pub fn kill_handle(&self) -> KillHandle {
+        KillHandle { socket: Arc::clone(&self.socket) }
+    }
+
+    /// See [`KillHandle::signal`].
+    pub fn signal(&self, signal: i32) -> Result<(), Error> {
+        self.kill_handle().signal(signal)
+    }
+
+    /// See [`KillHandle::kill`].
+    pub fn kill(&self) {
+        self.kill_handle().kill();
+    }
+
+    /// Waits until every process of the sandbox has ended, and says how the command did.
+    ///
+    /// Blocks the thread. Pipes that were not taken are closed first, so that a command cannot block on
+    /// output that nobody reads.
+    pub fn wait(mut self) -> Result<Exit, Error> {
+        drop((self.stdin.take(), self.stdout.take(), self.stderr.take()));
+        let report = self.receive_report()?;
+        let status = self.reap()?;
+        match report {
+            Some(Report::Exited(exit)) => Ok(exit),
+            Some(Report::Failed(failure)) => Err(self.explain(failure)),
+            Some(Report::Probed { .. }) | None => Err(Error::Killed { status: status.to_string() }),
+        }
+    }
+
+    fn receive_report(&self) -> Result<Option<Report>, Error> {
+        let received = wire::receive::<Report>(self.socket.as_fd());
+        let report = received.map_err(|e| launch("cannot receive the sandbox child's report", e))?;
+        Ok(report.map(|(report, _)| report))
+    }
+
+    fn reap(&mut self) -> Result<ExitStatus, Error> {
+        let status = self.child.wait().map_err(|e| launch("cannot wait for the sandbox child", e))?;
+        self.reaped = true;
+        Ok(status)
+    }
+
+    fn explain(&self, failure: Failure) -> Error {
+        let errno = Errno::from_raw(failure.errno);
+        if failure.stage == Stage::Exec {
+            let program = self.program.clone();
+            return match errno {
+                Errno::ENOENT => Error::ProgramNotFound { program },
+                _ => Error::Exec { program, failure },
+            };
+        }
+        let refusal = matches!(
+            errno,
+            Errno::EPERM | Errno::EACCES | Errno::ENOSPC | Errno::ENOSYS | Errno::EINVAL | Errno::EUSERS
+        );
+        // A diagnosis that cannot be made must not hide the failure it would explain.
+        let diagnosis = (refusal && failure.stage.depends_on_host())
+            .then(|| self.launcher.diagnose(None).ok().map(Box::new))
+            .flatten();
+        Error::Setup { failure, diagnosis }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+            // Nothing can be done about an error here: the child is gone or will be when we are.
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Signals or kills a sandbox from any thread, at any time; harmless when it has already ended.
+#[derive(Debug, Clone)]
+pub struct KillHandle {
+    socket: Arc<OwnedFd>,
+}
+
+impl KillHandle {
+    /// Sends a signal to the command and its process group. A second TERM, INT or HUP kills the sandbox.
+    pub fn signal(&self, signal: i32) -> Result<(), Error> {
+        match wire::send(self.socket.as_fd(), &wire::Command::Signal(signal), &[]) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                Ok(())
+            }
+            other => other.map_err(|e| launch("cannot send a signal to the sandbox", e)),
+        }
+    }
+
+    /// Kills every process of the sandbox. [`Running::wait`] returns when the last one is gone.
+    pub fn kill(&self) {
+        // The end of the stream is the order to die. It can only fail when the other side is gone.
+        let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&*self.socket), Shutdown::Write);
+    }
+}
+
+fn launch(action: impl Into<String>, source: impl Into<io::Error>) -> Error {
+    Error::Launch { action: action.into(), source: source.into() }
+}
+
+/// The streams as descriptors: those the child gets, and our ends of the pipes.
+struct Opened {
+    stdin: OwnedFd,
+    stdout: Stdio,
+    stderr: Stdio,
+    stdin_pipe: Option<PipeWriter>,
+    stdout_pipe: Option<PipeReader>,
+    stderr_pipe: Option<PipeReader>,
+}
+
+impl Opened {
+    fn new(streams: Streams) -> io::Result<Self> {
+        let (stdin, stdin_pipe) = match streams.stdin {
+            Stream::Null => (fs_err::File::open("/dev/null")?.into_parts().0.into(), None),
+            Stream::Inherit => (io::stdin().as_fd().try_clone_to_owned()?, None),
+            Stream::Pipe => {
+                let (reader, writer) = io::pipe()?;
+                (reader.into(), Some(writer))
+            }
+            Stream::To(descriptor) => (descriptor, None),
+        };
+        let (stdout, stdout_pipe) = output(streams.stdout)?;
+        let (stderr, stderr_pipe) = output(streams.stderr)?;
+        Ok(Self { stdin, stdout, stderr, stdin_pipe, stdout_pipe, stderr_pipe })
+    }
+}
+
+fn output(stream: Stream) -> io::Result<(Stdio, Option<PipeReader>)> {
+    Ok(match stream {
+        Stream::Null => (Stdio::null(), None),
+        Stream::Inherit => (Stdio::inherit(), None),
+        Stream::Pipe => {
+            let (reader, writer) = io::pipe()?;
+            (writer.into(), Some(reader))
+        }
+        Stream::To(descriptor) => (descriptor.into(), None),
+    })
+}
+
+/// Adds the files that every program expects in /etc, unless the specification has its own.
+fn add_generated_files(spec: &mut Spec) {
+    let (uid, gid, home, name) = (spec.uid, spec.gid, &spec.home, &spec.hostname);
+    let passwd = format!("lbx:x:{uid}:{gid}:lbx:{home}:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n");
+    let group = format!("lbx:x:{gid}:\nnogroup:x:65534:\n");
+    let local = format!("127.0.0.1 localhost {name}\n::1 localhost\n");
+    let (hosts, resolv) = match spec.network {
+        Network::None => (local.into_bytes(), Vec::new()),
+        Network::Host => (
+            host_file("/etc/hosts").unwrap_or_else(|| local.into_bytes()),
+            host_file("/etc/resolv.conf").unwrap_or_default(),
+        ),
+    };
+    for (target, contents) in [
+        ("/etc/passwd", passwd.into_bytes()),
+        ("/etc/group", group.into_bytes()),
+        ("/etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files dns\n".to_vec()),
+        ("/etc/hosts", hosts),
+        ("/etc/resolv.conf", resolv),
+    ] {
+        let taken = spec.files.iter().any(|f| f.target == target)
+            || spec.binds.iter().any(|b| target == b.target || crate::spec::is_below(target, &b.target))
+            || spec.tmpfs.iter().any(|t| target == t.target);
+        if !taken {
+            spec.files.push(File { target: target.to_owned(), contents, executable: false });
+        }
+    }
+}
+
+/// The contents of a host file, wherever its symlinks lead; `None` when it is not a readable file.
+fn host_file(path: &str) -> Option<Vec<u8>> {
+    use std::io::Read;
+    let file = fs_err::File::open(fs_err::canonicalize(path).ok()?).ok()?;
+    let mut contents = Vec::new();
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    file.take(MAX_HOST_FILE).read_to_end(&mut contents).ok()?;
+    Some(contents)
+}

@@ -1,0 +1,215 @@
+//! The only unsafe code of the project: system calls that have no safe wrapper. No decisions here.
+#![expect(unsafe_code, reason = "raw system calls; every block says why it is sound")]
+
+use std::io::{IoSliceMut, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::unistd::Pid;
+
+/// Attributes of `mount_setattr(2)`; `libc` has them only for some targets.
+pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x1;
+pub(crate) const MOUNT_ATTR_NOSUID: u64 = 0x2;
+pub(crate) const MOUNT_ATTR_NODEV: u64 = 0x4;
+
+/// The same number on every architecture, like all calls since 5.1.
+const SYS_CLOSE_RANGE: libc::c_long = 436;
+const SYS_MOUNT_SETATTR: libc::c_long = 442;
+const SYS_CLONE3: libc::c_long = 435;
+
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Forks. `None` is the child.
+///
+/// The caller must be single-threaded: another thread could hold the allocator's lock.
+pub(crate) fn fork() -> nix::Result<Option<Pid>> {
+    debug_assert_eq!(thread_count(), 1, "fork in a process with threads");
+    // SAFETY: the process has one thread, so the child inherits no lock that nobody will release.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(Some(child)),
+        nix::unistd::ForkResult::Child => Ok(None),
+    }
+}
+
+fn thread_count() -> usize {
+    // The link count of `task` is two more than the number of threads; without /proc, assume the best.
+    use std::os::unix::fs::MetadataExt;
+    fs_err::metadata("/proc/self/task")
+        .map_or(1, |m| usize::try_from(m.nlink()).unwrap_or(usize::MAX).saturating_sub(2))
+}
+
+/// Reaps one child that has ended; its raw wait status. `None` when there is none.
+///
+/// `nix` has no name for real-time signals and turns a child that one of them ended into an error.
+pub(crate) fn wait_any() -> nix::Result<Option<(Pid, libc::c_int)>> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a valid place for an int.
+        match Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) }) {
+            Ok(0) | Err(Errno::ECHILD) => return Ok(None),
+            Ok(pid) => return Ok(Some((Pid::from_raw(pid), status))),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Ends the process without running destructors or exit handlers, which belong to the forked parent.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes any value and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Receives one message and the descriptors that came with it, which are closed on exec.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
+    let mut control = nix::cmsg_space!([RawFd; 4]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message = loop {
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags) {
+            Err(Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    let mut descriptors = Vec::new();
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = part {
+            // SAFETY: the kernel has just installed these descriptors for us; nobody else owns them.
+            descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    Ok((message.bytes, descriptors))
+}
+
+/// Closes every descriptor from `first` up. Nothing in this process may own one of them.
+pub(crate) fn close_from(first: RawFd) {
+    // SAFETY: closing is memory-safe; the callers' contract is that no `OwnedFd` has one of these numbers.
+    if unsafe { libc::syscall(SYS_CLOSE_RANGE, first, libc::c_uint::MAX, 0) } == 0 {
+        return;
+    }
+    for fd in open_descriptors().into_iter().filter(|fd| *fd >= first) {
+        // SAFETY: as above. A number that is not open (the one the listing used) gives EBADF, unused.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Marks every descriptor from `first` up to be closed on exec. Since 5.11; where it is missing, the
+/// flag that each descriptor was opened with has to do.
+pub(crate) fn close_on_exec_from(first: RawFd) {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: sets a flag on descriptors and closes none of them now.
+    unsafe { libc::syscall(SYS_CLOSE_RANGE, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+}
+
+/// The numbers that may be open: from /proc, or all up to the limit where there is no /proc.
+fn open_descriptors() -> Vec<RawFd> {
+    if let Ok(entries) = fs_err::read_dir("/proc/self/fd") {
+        return entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+    }
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    (0..RawFd::try_from(limit.map_or(1024, |(soft, _)| soft)).unwrap_or(RawFd::MAX)).collect()
+}
+
+/// Sets attributes on the mount that `mount` is the root of, and on all mounts below it. Since 5.12.
+pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, attributes: u64) -> nix::Result<()> {
+    let attr = MountAttr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: the path is a C string, `attr` lives through the call and its size is passed along.
+    let result = unsafe {
+        let path = c"".as_ptr();
+        libc::syscall(
+            SYS_MOUNT_SETATTR,
+            mount.as_raw_fd(),
+            path,
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Removes every capability from the bounding set, those that this program has no name for included.
+pub(crate) fn drop_bounding_set() -> nix::Result<()> {
+    for capability in 0..64 {
+        // SAFETY: a prctl with integer arguments only.
+        match Errno::result(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) }) {
+            Ok(_) => {}
+            // Past the last capability that this kernel knows.
+            Err(Errno::EINVAL) if capability > 0 => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Makes uid 0 and uid changes worthless for capabilities, for good.
+pub(crate) fn lock_securebits() -> nix::Result<()> {
+    // NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE set; these and KEEP_CAPS (clear) locked.
+    let bits: libc::c_ulong = 0b1110_1111;
+    // SAFETY: a prctl with integer arguments only.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) }).map(drop)
+}
+
+/// Gives every signal its default action again; ignored signals would survive exec.
+pub(crate) fn reset_signal_actions() {
+    // SAFETY: an all-zero sigaction is valid: SIG_DFL, no flags, empty mask.
+    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL runs none of our code. KILL, STOP and libc's own signals give EINVAL, unused.
+        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+    }
+}
+
+/// Brings up the loopback interface of the current network namespace.
+pub(crate) fn loopback_up() -> nix::Result<()> {
+    // SAFETY: integer arguments only; the result is checked before use.
+    let raw =
+        Errno::result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the socket was just made and belongs to nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    // SAFETY: an all-zero ifreq is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request is the ifreq that SIOCSIFFLAGS reads.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    Errno::result(result).map(drop)
+}
+
+/// What `clone3` answers to a request that no kernel accepts: EINVAL where the call exists, ENOSYS or
+/// EPERM where it is missing or filtered. Creates nothing.
+pub(crate) fn clone3_answer() -> Errno {
+    // SAFETY: with a size of zero the kernel rejects the call before it looks at the pointer.
+    match Errno::result(unsafe { libc::syscall(SYS_CLONE3, std::ptr::null::<u8>(), 0) }) {
+        Ok(_) => Errno::UnknownErrno,
+        Err(errno) => errno,
+    }
+}
+
+/// Reads a descriptor to its end from the start, whatever its offset is.
+pub(crate) fn read_all(descriptor: OwnedFd) -> std::io::Result<Vec<u8>> {
+    use std::io::Seek;
+    let mut file = std::fs::File::from(descriptor);
+    file.rewind()?;
+    let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len()).unwrap_or(0));
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Sets an extended attribute of an open file or directory.
+pub(crate) fn set_xattr(file: &OwnedFd, name: &std::ffi::CStr, value: &[u8]) -> nix::Result<()> {
+    // SAFETY: the name is a C string, and the value is passed with its length.
+    let result =
+        unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(result).map(drop)
+}

@@ -1,1 +1,29 @@
 //! The stages meet here: from a plan to published zips.
+//!
+//! [`Project`] reads what the user wrote, [`lbx_plan::Plan`] says what it means, and [`build`] does it:
+//! the image, pip in the sandbox once per dependency set, and one zip per artifact, published by
+//! rename. What happens meanwhile is told to an [`Observer`]; nothing here prints, asks the environment
+//! or looks at the clock. A [`Cancel`] stops a build at any point and leaves nothing behind.
+
+mod archive;
+mod base;
+mod cancel;
+mod engine;
+mod error;
+mod event;
+mod listing;
+mod project;
+mod publish;
+mod report;
+mod resolve;
+mod source;
+
+pub use archive::pack_wheels;
+pub use cancel::Cancel;
+pub use engine::{Destination, Host, Options, Pulled, build, pull};
+pub use error::{Error, ErrorKind, SourceError};
+pub use event::{Event, Observer};
+pub use lbx_image::ProxyOptions;
+pub use listing::LeftOut;
+pub use project::Project;
+pub use report::{ArtifactReport, ImageReport, Report, WheelReport};

@@ -25,7 +25,7 @@ pub mod prune;
 mod requirements;
 
 pub use catalog::{Architecture, Runtime};
-pub use config::{Config, ConfigError, Defaults, Function, Layer, Project, json_schema};
+pub use config::{Config, ConfigError, Defaults, Function, Layer, Origin, Project, json_schema};
 pub use plan::{Artifact, DependencySet, Kind, Overrides, Plan, PlanError};
 pub use position::{At, Position};
 pub use requirements::{Line, LineKind, RequirementFiles, RequirementsError, scan};

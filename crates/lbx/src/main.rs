@@ -1,2 +1,48 @@
-//! Builds AWS Lambda zips and layers for Python in the real Lambda image, without Docker, daemon or root.
-fn main() {}
+//! The command line: arguments in, text and exit codes out. What it does is done in `lbx-build` and below.
+//!
+//! This is the one place that reads the environment, speaks to the user and turns errors into exit codes.
+
+mod arguments;
+mod command;
+mod environment;
+mod exit;
+mod failure;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+use crate::environment::Environment;
+
+fn main() -> ExitCode {
+    // Before anything else: this process may be a sandbox's first process, which must have one thread.
+    lbx_sandbox::init_if_child();
+    let arguments = Arguments::parse();
+    start_log(arguments.verbose);
+    let environment = Environment::read();
+    let code = match &arguments.command {
+        Command::Build(build) => command::build::run(&arguments, build, &environment),
+        Command::Pull(pull) => command::pull::run(&arguments, pull, &environment),
+        Command::Doctor => command::doctor::run(&arguments, &environment),
+        Command::Schema => command::schema::run(),
+    };
+    ExitCode::from(code)
+}
+
+/// Starts the developers' log, which is off unless `-v` asks for it.
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => return,
+        1 => "lbx=debug,lbx_build=debug,lbx_image=debug,lbx_wheel=debug",
+        _ => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::new(level);
+    // The only way to fail is a second logger, and there is none.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .try_init();
+}

@@ -1,0 +1,198 @@
+//! The image as a place to run things: its root, its environment, its Python.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use lbx_image::Image;
+use lbx_sandbox::{End, Exit, Overlay, Root, Spec, Stream, Streams};
+use serde::Deserialize;
+
+use crate::engine::Context;
+use crate::error::Error;
+use crate::event::Event;
+
+/// Variables of the image that runs inside it get. All others are data, not instructions: an image must
+/// not be able to say `LD_PRELOAD`.
+const IMAGE_VARIABLES: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR"];
+
+/// What finds out about the image's Python. It must run on any Python 3, and import nothing of the image's
+/// site-packages but the metadata of pip.
+const PROBE: &str = "import sys, json
+try:
+    from importlib.metadata import version
+    pip = version('pip')
+except Exception:
+    pip = None
+print(json.dumps({'python': '%d.%d.%d' % sys.version_info[:3], 'pip': pip}))";
+
+/// An image that is ready to run things.
+#[derive(Debug)]
+pub(crate) struct Base {
+    /// The image.
+    pub(crate) image: Image,
+    /// Its file system.
+    pub(crate) root: Root,
+    /// Its interpreter.
+    pub(crate) interpreter: String,
+    /// The version of its Python, such as `3.11.2`.
+    pub(crate) python: String,
+    /// The version of its pip.
+    pub(crate) pip: String,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    python: String,
+    pip: Option<String>,
+}
+
+impl Base {
+    /// Makes the image's root, and finds its Python, which must be the runtime's.
+    pub(crate) fn prepare(context: &Context, image: Image) -> Result<Self, Error> {
+        let root = root(context, &image)?;
+        let (interpreter, found) = find_python(context, &image, &root)?;
+        let runtime = &context.plan.runtime;
+        if !found.python.starts_with(&format!("{}.", runtime.python)) {
+            return Err(Error::WrongPython {
+                image: context.plan.image.clone(),
+                found: found.python,
+                expected: runtime.python.clone(),
+                runtime: runtime.runtime.clone(),
+            });
+        }
+        let pip = found.pip.ok_or_else(|| Error::NoPip { image: context.plan.image.clone() })?;
+        let digest = image.manifest_digest.to_string();
+        context.tell(Event::ImageReady { digest, python: found.python.clone(), pip: pip.clone() });
+        Ok(Self { image, root, interpreter, python: found.python, pip })
+    }
+}
+
+/// The image's layers, stacked where the host allows it and copied together where not.
+fn root(context: &Context, image: &Image) -> Result<Root, Error> {
+    let stackable = image.overlay_ready()
+        && matches!(context.host.launcher.overlay_supported(context.store.root())?, Overlay::Supported);
+    if stackable {
+        return Ok(Root::Layers(image.layer_trees().into_iter().map(PathBuf::from).collect()));
+    }
+    let failed = |source| Error::Image { reference: context.plan.image.clone(), source };
+    Ok(Root::Tree(lbx_image::flatten(&context.store, image).map_err(failed)?))
+}
+
+/// The environment that runs in this image start from.
+pub(crate) fn environment(image: &Image) -> Vec<(String, String)> {
+    let allowed = |name: &str| IMAGE_VARIABLES.contains(&name);
+    let mut environment: Vec<_> =
+        image.config.env.iter().filter(|(name, _)| allowed(name)).cloned().collect();
+    let fixed = [
+        ("HOME", "/home/lbx"),
+        ("LANG", "C.UTF-8"),
+        ("LC_ALL", "C.UTF-8"),
+        ("LOGNAME", "lbx"),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("PYTHONHASHSEED", "0"),
+        ("TZ", "UTC"),
+        ("USER", "lbx"),
+    ];
+    environment.extend(fixed.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    if !environment.iter().any(|(name, _)| name == "PATH") {
+        environment.push(("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned()));
+    }
+    environment
+}
+
+/// The first interpreter that runs, of the runtime's own and those on the image's path.
+fn find_python(context: &Context, image: &Image, root: &Root) -> Result<(String, Found), Error> {
+    let runtime = &context.plan.runtime;
+    let candidates =
+        [runtime.interpreter.clone(), runtime.runtime.clone(), "python3".into(), "python".into()];
+    for interpreter in &candidates {
+        let spec = probe_spec(image, root, interpreter);
+        match run(context, &spec, &|_| {}) {
+            Err(Error::Sandbox(lbx_sandbox::Error::ProgramNotFound { .. })) => {}
+            Err(error) => return Err(error),
+            Ok(output) if output.exit.success() => {
+                if let Ok(found) = serde_json::from_str(output.text.trim()) {
+                    return Ok((interpreter.clone(), found));
+                }
+                return Err(fails(context, interpreter, &output));
+            }
+            Ok(output) => return Err(fails(context, interpreter, &output)),
+        }
+    }
+    Err(Error::NoPython { image: context.plan.image.clone(), tried: candidates.into() })
+}
+
+fn probe_spec(image: &Image, root: &Root, interpreter: &str) -> Spec {
+    let mut spec = Spec::new(root.clone(), [interpreter, "-I", "-c", PROBE]);
+    spec.env = environment(image);
+    spec
+}
+
+fn fails(context: &Context, interpreter: &str, output: &Output) -> Error {
+    Error::PythonFails {
+        image: context.plan.image.clone(),
+        interpreter: interpreter.to_owned(),
+        how: how(&output.exit),
+        output: output.text.trim().to_owned(),
+    }
+}
+
+/// How a command ended, in words.
+pub(crate) fn how(exit: &Exit) -> String {
+    match exit.end {
+        End::Code(code) => format!("exit status {code}"),
+        End::Signal(signal) => format!("killed by signal {signal}"),
+    }
+}
+
+/// What a command in the sandbox said, and how it ended.
+pub(crate) struct Output {
+    pub(crate) exit: Exit,
+    /// Both streams, as their lines came.
+    pub(crate) text: String,
+}
+
+/// The most of a command's output that is kept. Bytes.
+const KEPT_OUTPUT: usize = 4 << 20;
+
+/// Runs a command in the sandbox to its end, or until the build is cancelled; `line` sees each line.
+pub(crate) fn run(context: &Context, spec: &Spec, line: &(dyn Fn(&str) + Sync)) -> Result<Output, Error> {
+    context.cancel.check()?;
+    let streams = Streams { stdin: Stream::Null, stdout: Stream::Pipe, stderr: Stream::Pipe };
+    let mut running = context.host.launcher.spawn(spec, streams)?;
+    let handle = running.kill_handle();
+    let _registered = context.cancel.on_cancel(move || handle.kill());
+    let text = Mutex::new(String::new());
+    let (stdout, stderr) = (running.take_stdout(), running.take_stderr());
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| stderr.map(|stderr| read_lines(stderr, &text, line)));
+        stdout.map(|stdout| read_lines(stdout, &text, line));
+        reader.join()
+    })
+    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    let exit = running.wait();
+    context.cancel.check()?;
+    Ok(Output { exit: exit?, text: text.into_inner().unwrap_or_else(PoisonError::into_inner) })
+}
+
+/// Reads a stream to its end. Bytes that are no UTF-8 are replaced, and what is over the limit is read and
+/// dropped, so that no command can fill the memory or block on a full pipe.
+fn read_lines(stream: impl std::io::Read, text: &Mutex<String>, line: &(dyn Fn(&str) + Sync)) {
+    use std::io::BufRead;
+    let mut reader = std::io::BufReader::new(stream);
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        let limited = std::io::Read::take(&mut reader, KEPT_OUTPUT as u64).read_until(b'\n', &mut bytes);
+        // A stream that cannot be read is one that ended.
+        if !matches!(limited, Ok(count) if count > 0) {
+            return;
+        }
+        let one = String::from_utf8_lossy(&bytes);
+        line(one.trim_end());
+        let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+        if text.len() + one.len() <= KEPT_OUTPUT {
+            text.push_str(&one);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The flow: image, resolve, listing, archive, publish, and what runs beside what.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lbx_image::{ProxyOptions, PullOptions, Reference, Store};
+use lbx_plan::{Architecture, Artifact, Plan};
+use lbx_sandbox::Launcher;
+use lbx_wheel::WheelStore;
+
+use crate::archive::{self, Part};
+use crate::base::Base;
+use crate::cancel::Cancel;
+use crate::error::Error;
+use crate::event::{Event, Observer};
+use crate::project::Project;
+use crate::publish;
+use crate::report::{ArtifactReport, Report};
+use crate::resolve::{self, ResolvedSet};
+
+/// What this host offers to a build.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// How sandboxes are started.
+    pub launcher: Launcher,
+    /// Where images, wheels and temporary files are kept.
+    pub cache_dir: PathBuf,
+    /// The CA bundle that TLS is to trust, in the sandbox and outside.
+    pub ca_bundle: Option<PathBuf>,
+    /// Variables about package indexes and proxies that pip is to see.
+    pub pip_environment: Vec<(String, String)>,
+    /// The proxies that registries are reached through.
+    pub proxy: Option<ProxyOptions>,
+}
+
+/// What the user asks of one build, beside the plan.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where zips go.
+    pub destination: Destination,
+    /// Take the image from the store, and ask no registry.
+    pub offline: bool,
+    /// The time that every zip entry carries, in seconds since 1970; 1980-01-01 when there is none.
+    pub source_date_epoch: Option<i64>,
+}
+
+/// Where zips go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A folder, each under its artifact's name; the report is `report.json` beside them.
+    Folder(PathBuf),
+    /// A file, for the one artifact that there is; the report is beside it, as `STEM.report.json`.
+    File(PathBuf),
+}
+
+impl Destination {
+    /// Where the zip of an artifact goes.
+    pub fn zip(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Folder(folder) => folder.join(format!("{name}.zip")),
+            Self::File(file) => file.clone(),
+        }
+    }
+
+    /// Where the report goes.
+    pub fn report(&self) -> PathBuf {
+        match self {
+            Self::Folder(folder) => folder.join("report.json"),
+            Self::File(file) => file.with_extension("report.json"),
+        }
+    }
+
+    /// The folder that everything goes to.
+    pub fn folder(&self) -> &Path {
+        match self {
+            Self::Folder(folder) => folder,
+            Self::File(file) => file.parent().unwrap_or(Path::new("/")),
+        }
+    }
+}
+
+/// What a build's stages share.
+pub(crate) struct Context {
+    pub(crate) project: Project,
+    pub(crate) plan: Plan,
+    pub(crate) host: Host,
+    pub(crate) options: Options,
+    pub(crate) cancel: Cancel,
+    pub(crate) observer: Observer,
+    pub(crate) store: Store,
+    pub(crate) wheels: WheelStore,
+    /// The sources and includes of every artifact of the plan.
+    pub(crate) parts: Vec<Vec<Part>>,
+}
+
+impl Context {
+    pub(crate) fn tell(&self, event: Event) {
+        (self.observer)(event);
+    }
+}
+
+/// An image that [`pull`] brought.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// Registry and repository, without tag and digest.
+    pub name: String,
+    /// The digest that stands for the image on every platform: its index's, or else its manifest's.
+    pub digest: String,
+    /// How many layers it has.
+    pub layers: usize,
+}
+
+/// Brings an image into the store.
+pub async fn pull(
+    reference: &str,
+    arch: Architecture,
+    host: &Host,
+    offline: bool,
+    cancel: &Cancel,
+    observer: &Observer,
+) -> Result<Pulled, Error> {
+    let failed = |source| Error::Image { reference: reference.to_owned(), source };
+    let store = Store::open(&host.cache_dir).map_err(failed)?;
+    let image = pull_image(&store, reference, arch, host, offline, cancel, observer).await?;
+    let digest = image.index_digest.as_ref().unwrap_or(&image.manifest_digest);
+    let name = format!("{}/{}", image.reference.registry(), image.reference.repository());
+    Ok(Pulled { name, digest: digest.to_string(), layers: image.layers.len() })
+}
+
+async fn pull_image(
+    store: &Store,
+    reference: &str,
+    arch: Architecture,
+    host: &Host,
+    offline: bool,
+    cancel: &Cancel,
+    observer: &Observer,
+) -> Result<lbx_image::Image, Error> {
+    let failed = |source| Error::Image { reference: reference.to_owned(), source };
+    let parsed = Reference::parse(reference).map_err(failed)?;
+    let options = PullOptions {
+        offline,
+        extra_ca_pem: ca_pem(host)?,
+        proxy: host.proxy.clone(),
+        ..PullOptions::new(lbx_image::Platform::linux(arch.oci()))
+    };
+    let tell = |event| observer(Event::Image(event));
+    tokio::select! {
+        pulled = lbx_image::pull(store, &parsed, &options, &tell) => pulled.map_err(failed),
+        () = cancel.cancelled() => Err(Error::Interrupted),
+    }
+}
+
+/// The bytes of the host's CA bundle, for registries behind a private authority.
+fn ca_pem(host: &Host) -> Result<Vec<Vec<u8>>, Error> {
+    host.ca_bundle.iter().map(|path| Ok(fs_err::read(path)?)).collect()
+}
+
+/// Builds every artifact of `plan`, and publishes all of them or none.
+pub async fn build(
+    project: Project,
+    plan: Plan,
+    host: Host,
+    options: Options,
+    cancel: &Cancel,
+    observer: &Observer,
+) -> Result<Report, Error> {
+    // What is wrong with the user's own files is said before anything is fetched for it.
+    let parts = archive::collect_parts(&project, &plan, &options)?;
+    observer(planned(&plan));
+    let failed = |source| Error::Image { reference: plan.image.clone(), source };
+    let store = Store::open(&host.cache_dir).map_err(failed)?;
+    let image = pull_image(&store, &plan.image, plan.arch, &host, options.offline, cancel, observer).await?;
+    let wheels = WheelStore::open(&host.cache_dir.join("wheels"))
+        .map_err(|source| Error::Wheel { name: "store".to_owned(), source })?;
+    let (cancel, observer) = (cancel.clone(), Arc::clone(observer));
+    let context = Context { project, plan, host, options, cancel, observer, store, wheels, parts };
+    // Everything from here on blocks: processes, files, hashing. It has threads of its own.
+    let work = tokio::task::spawn_blocking(move || build_in(&context, image));
+    work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+fn planned(plan: &Plan) -> Event {
+    Event::Planned {
+        sets: plan.sets.iter().map(|set| set.requirements.join(" + ")).collect(),
+        artifacts: plan.artifacts.iter().map(|artifact| artifact.name.clone()).collect(),
+        image: plan.image.clone(),
+    }
+}
+
+fn build_in(context: &Context, image: lbx_image::Image) -> Result<Report, Error> {
+    let base = Base::prepare(context, image)?;
+    let sets = parallel(context, &context.plan.sets, |index, set| resolve::run(context, &base, index, set))?;
+    let staging = publish::Staging::new(context.options.destination.folder())?;
+    let artifacts = parallel(context, &context.plan.artifacts, |index, artifact| {
+        build_artifact(context, &sets, &staging, index, artifact)
+    })?;
+    context.cancel.check()?;
+    let report = Report::new(context, &base, artifacts);
+    staging.publish(&context.options.destination, &report)?;
+    for (index, artifact) in report.artifacts.iter().enumerate() {
+        let path = context.options.destination.zip(&artifact.name);
+        context.tell(Event::ArtifactFinished {
+            artifact: index,
+            path,
+            size: artifact.size,
+            files: artifact.files,
+        });
+    }
+    Ok(report)
+}
+
+fn build_artifact(
+    context: &Context,
+    sets: &[ResolvedSet],
+    staging: &publish::Staging,
+    index: usize,
+    artifact: &Artifact,
+) -> Result<ArtifactReport, Error> {
+    context.tell(Event::ArtifactStarted { artifact: index });
+    let set = artifact.set.and_then(|set| sets.get(set));
+    archive::build(context, index, artifact, set, staging)
+}
+
+/// Does `work` on every item, as many at once as there are cores, and returns the results in order. The
+/// first error stops what has not begun; it is the error of the first item in order that failed.
+fn parallel<T: Sync, R: Send>(
+    context: &Context,
+    items: &[T],
+    work: impl Fn(usize, &T) -> Result<R, Error> + Sync,
+) -> Result<Vec<R>, Error> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let queue: Mutex<VecDeque<(usize, &T)>> = Mutex::new(items.iter().enumerate().collect());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let stop = || queue.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    let done: Mutex<Vec<(usize, Result<R, Error>)>> = Mutex::new(Vec::new());
+    let worker = || {
+        while let Some((index, item)) = next() {
+            let result = context.cancel.check().and_then(|()| work(index, item));
+            if result.is_err() {
+                stop();
+            }
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
+        }
+    };
+    std::thread::scope(|scope| {
+        // This thread is one of the workers.
+        for _ in 1..cores.min(items.len()) {
+            scope.spawn(worker);
+        }
+        worker();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}

@@ -1,0 +1,379 @@
+//! Why a build ends without artifacts: one enum, each variant with a kind and perhaps a hint.
+//!
+//! Messages are lower-case fragments that chain through `source()`. Advice is never in the message; it
+//! is [`Error::hint`]. Exit codes are the caller's: it maps [`Error::kind`].
+
+use std::path::PathBuf;
+
+use lbx_plan::PlanError;
+
+/// Why a build ends without artifacts.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What the user wrote makes no plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A file that should be a short text is far too large.
+    #[error("`{path}` has {size} bytes, which no configuration or requirement file has (limit: {limit})")]
+    TextTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A file that should be text is not.
+    #[error("`{path}` is not UTF-8 text")]
+    NotText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A source or include that the configuration names does not exist.
+    #[error("{position}: `{path}` does not exist")]
+    SourceMissing {
+        /// Where the configuration names it.
+        position: String,
+        /// The path as written.
+        path: String,
+    },
+    /// A source that the configuration names is a file.
+    #[error("{position}: the source `{path}` is not a folder")]
+    SourceNotAFolder {
+        /// Where the configuration names it.
+        position: String,
+        /// The path as written.
+        path: String,
+    },
+    /// A source or include leads out of the project through a link.
+    #[error("{position}: `{path}` is outside the project: it leads to `{target}`")]
+    SourceOutside {
+        /// Where the configuration names it.
+        position: String,
+        /// The path as written.
+        path: String,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// A source folder holds something that cannot be packed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The image cannot be had.
+    #[error("cannot get the image `{reference}`")]
+    Image {
+        /// The image.
+        reference: String,
+        /// Why.
+        #[source]
+        source: lbx_image::Error,
+    },
+    /// The image has no Python.
+    #[error("the image `{image}` has no Python: tried {}", tried.join(", "))]
+    NoPython {
+        /// The image.
+        image: String,
+        /// The interpreters that were looked for.
+        tried: Vec<String>,
+    },
+    /// The image's Python is not the runtime's.
+    #[error("the image `{image}` has Python {found}, but {runtime} needs {expected}")]
+    WrongPython {
+        /// The image.
+        image: String,
+        /// Its version.
+        found: String,
+        /// The version that the runtime needs.
+        expected: String,
+        /// The runtime.
+        runtime: String,
+    },
+    /// The image's Python has no pip.
+    #[error("the Python of the image `{image}` has no pip")]
+    NoPip {
+        /// The image.
+        image: String,
+    },
+    /// The image's Python does not run.
+    #[error("`{interpreter}` of the image `{image}` {how}: {output}")]
+    PythonFails {
+        /// The image.
+        image: String,
+        /// The interpreter.
+        interpreter: String,
+        /// How it ended.
+        how: String,
+        /// What it said.
+        output: String,
+    },
+    /// The sandbox cannot be had.
+    #[error("cannot start the sandbox")]
+    Sandbox(#[from] lbx_sandbox::Error),
+    /// pip says no.
+    #[error("pip cannot build the requirements of {requirements} ({how})")]
+    Pip {
+        /// The requirement files.
+        requirements: String,
+        /// How pip ended.
+        how: String,
+        /// What pip said, in full.
+        output: String,
+    },
+    /// A wheel that pip left behind cannot be used.
+    #[error("the wheel `{name}` cannot be used")]
+    Wheel {
+        /// Its file name.
+        name: String,
+        /// Why.
+        #[source]
+        source: lbx_wheel::WheelError,
+    },
+    /// A wheel is for another platform than the function runs on.
+    #[error("the wheel `{name}` does not run on {runtime} ({arch})")]
+    WheelPlatform {
+        /// Its file name.
+        name: String,
+        /// The runtime.
+        runtime: String,
+        /// The architecture.
+        arch: String,
+        /// Why.
+        #[source]
+        source: lbx_wheel::TagMismatch,
+    },
+    /// Two owners claim one path with different bytes.
+    #[error("both {first} and {second} have the file `{path}`, with different contents")]
+    Conflict {
+        /// The path in the zip.
+        path: String,
+        /// One owner.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// One owner's file is another's folder.
+    #[error("`{path}` is a file of {first} and a folder of {second}")]
+    FolderConflict {
+        /// The path in the zip.
+        path: String,
+        /// The owner of the file.
+        first: String,
+        /// The owner of a file below it.
+        second: String,
+    },
+    /// An artifact would hold nothing.
+    #[error("the {kind} `{name}` would be empty")]
+    Empty {
+        /// Function or layer.
+        kind: &'static str,
+        /// The artifact.
+        name: String,
+    },
+    /// The zip cannot be written.
+    #[error("cannot write the zip `{path}`")]
+    Archive {
+        /// Where it should go.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: lbx_archive::WriteError,
+    },
+    /// The operating system refuses something.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The build was asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Why a source folder cannot be packed. `source_name` is the folder as the configuration names it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// A link leads out of the source.
+    #[error("the link `{source_name}/{path}` leaves its source: it leads to `{target}`")]
+    LinkLeaves {
+        /// The folder.
+        source_name: String,
+        /// The link in it.
+        path: String,
+        /// What it says.
+        target: String,
+    },
+    /// A link leads to nothing.
+    #[error("the link `{source_name}/{path}` leads to `{target}`, which does not exist")]
+    LinkDangles {
+        /// The folder.
+        source_name: String,
+        /// The link in it.
+        path: String,
+        /// What it says.
+        target: String,
+    },
+    /// A link leads to a folder that holds it.
+    #[error("the link `{source_name}/{path}` leads to a folder that holds it")]
+    LinkLoop {
+        /// The folder.
+        source_name: String,
+        /// The link in it.
+        path: String,
+    },
+    /// Something is neither file, folder nor link.
+    #[error("`{source_name}/{path}` is {found}, not a file")]
+    NotAFile {
+        /// The folder.
+        source_name: String,
+        /// The path in it.
+        path: String,
+        /// What it is.
+        found: String,
+    },
+    /// A name is not UTF-8, which zips that every tool reads alike need.
+    #[error("the name of `{path}` in `{source_name}` is not UTF-8")]
+    NotUtf8 {
+        /// The folder.
+        source_name: String,
+        /// The path.
+        path: String,
+    },
+}
+
+/// What an error is about, for exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// What the user wrote, or the files it names.
+    Project,
+    /// The image or its registry.
+    Image,
+    /// The sandbox is not to be had.
+    Sandbox,
+    /// The requirements cannot be resolved or built.
+    Requirements,
+    /// The artifact cannot be put together.
+    Artifact,
+    /// The operating system refuses something, such as room on the disk.
+    System,
+    /// The build was asked to stop.
+    Interrupted,
+}
+
+impl Error {
+    /// What this is about.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Plan(_)
+            | Self::TextTooLarge { .. }
+            | Self::NotText { .. }
+            | Self::SourceMissing { .. }
+            | Self::SourceNotAFolder { .. }
+            | Self::SourceOutside { .. }
+            | Self::Source(_) => ErrorKind::Project,
+            Self::Image { source: lbx_image::Error::DiskFull { .. }, .. } => ErrorKind::System,
+            Self::Image { .. } | Self::NoPython { .. } | Self::WrongPython { .. } => ErrorKind::Image,
+            Self::NoPip { .. } | Self::PythonFails { .. } => ErrorKind::Image,
+            Self::Sandbox(_) => ErrorKind::Sandbox,
+            Self::Pip { .. } => ErrorKind::Requirements,
+            Self::Wheel { .. } | Self::WheelPlatform { .. } => ErrorKind::Artifact,
+            Self::Conflict { .. } | Self::FolderConflict { .. } | Self::Empty { .. } => ErrorKind::Artifact,
+            Self::Archive { .. } | Self::Io(_) => ErrorKind::System,
+            Self::Interrupted => ErrorKind::Interrupted,
+        }
+    }
+
+    /// What the user can do, where there is something to say.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Plan(error) => error.hint(),
+            Self::Image { source, .. } => source.hint(),
+            Self::Source(error) => error.hint(),
+            Self::Pip { output, .. } => pip_hint(output),
+            Self::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => Some(DISK_FULL.to_owned()),
+            Self::SourceOutside { .. } => {
+                Some("move it into the project, or put lbx.toml in a folder above both".to_owned())
+            }
+            Self::NoPython { .. } => {
+                Some("use an image with Python, such as the runtime's own (leave `image` out)".to_owned())
+            }
+            Self::WrongPython { found, .. } => {
+                let minor: Vec<&str> = found.split('.').take(2).collect();
+                Some(format!("set the runtime to python{}, or take another image", minor.join(".")))
+            }
+            Self::Conflict { .. } | Self::FolderConflict { .. } => {
+                Some("only one of them can be in the zip: rename or remove the other".to_owned())
+            }
+            Self::WheelPlatform { .. } => Some(
+                "pin a version that has a wheel for this runtime, or one that builds from source".to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// What to do when there is no room.
+const DISK_FULL: &str = "there is no room on that disk: free some, or point LBX_CACHE_DIR at another";
+
+impl SourceError {
+    /// What the user can do.
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::LinkLeaves { .. } => "put a copy there, or name the shared folder in `include`",
+            Self::LinkDangles { .. } | Self::LinkLoop { .. } => "remove the link",
+            Self::NotAFile { .. } => "move it out of the source",
+            Self::NotUtf8 { .. } => "rename it",
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// The advice that belongs to what pip said.
+fn pip_hint(output: &str) -> Option<String> {
+    const NO_COMPILER: [&str; 6] = [
+        "command 'gcc' failed",
+        "command 'cc' failed",
+        "unable to execute 'gcc'",
+        "No such file or directory: 'gcc'",
+        "error: command 'x86_64-linux-gnu-gcc' failed: No such file",
+        "can't find Rust compiler",
+    ];
+    if NO_COMPILER.iter().any(|words| output.contains(words)) || output.contains("Unknown compiler(s)") {
+        return Some(
+            "a package has no wheel for this runtime, and the image has no compiler to build it: pin a version \
+             that has one, or build in an image with compilers (--image public.ecr.aws/sam/build-python3.X)"
+                .to_owned(),
+        );
+    }
+    if output.contains("Temporary failure in name resolution")
+        || output.contains("Failed to establish a new connection")
+    {
+        return Some("pip cannot reach the package index: check the network, or PIP_INDEX_URL".to_owned());
+    }
+    if output.contains("CERTIFICATE_VERIFY_FAILED") {
+        return Some(
+            "pip does not trust the index's certificate: point SSL_CERT_FILE at your CA bundle".to_owned(),
+        );
+    }
+    if output.contains("No space left on device") {
+        return Some("pip ran out of room: free disk or memory".to_owned());
+    }
+    if output.contains("No matching distribution found") {
+        return Some(
+            "no version of that package fits this Python, CPU and C library; `lbx build -v` shows what pip looked at"
+                .to_owned(),
+        );
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pip_said_leads_to_the_advice_that_fits() {
+        let hint = |output: &str| pip_hint(output).unwrap_or_default();
+        assert!(hint("error: command 'gcc' failed: No such file or directory").contains("no compiler"));
+        assert!(hint("ERROR: No matching distribution found for nope").contains("no version"));
+        assert!(hint("[Errno -3] Temporary failure in name resolution").contains("network"));
+        assert_eq!(pip_hint("ERROR: ResolutionImpossible"), None);
+    }
+}

@@ -1,0 +1,70 @@
+//! What a build says while it runs: a closed set of events, rendered elsewhere.
+//!
+//! Nothing in this crate prints. An observer sees events from several threads, in the order in which
+//! they happen on each.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Something that happened in a build.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// What will be built, before anything is: one name each for the sets and the artifacts.
+    Planned {
+        /// The dependency sets, as the requirement files they are made of.
+        sets: Vec<String>,
+        /// The artifacts by name.
+        artifacts: Vec<String>,
+        /// The image to build in.
+        image: String,
+    },
+    /// The image store or the registry says something.
+    Image(lbx_image::Event),
+    /// The image is there and has the right Python.
+    ImageReady {
+        /// The digest of its manifest.
+        digest: String,
+        /// The version of its Python, such as `3.11.2`.
+        python: String,
+        /// The version of its pip.
+        pip: String,
+    },
+    /// pip starts on a dependency set, by its index.
+    ResolveStarted {
+        /// Index of the set.
+        set: usize,
+    },
+    /// pip says a line.
+    ResolveLine {
+        /// Index of the set.
+        set: usize,
+        /// What it says.
+        line: String,
+    },
+    /// pip is done, and every wheel is verified and stored.
+    ResolveFinished {
+        /// Index of the set.
+        set: usize,
+        /// How many wheels the set has.
+        wheels: usize,
+    },
+    /// An artifact's zip is being written.
+    ArtifactStarted {
+        /// Index of the artifact.
+        artifact: usize,
+    },
+    /// An artifact is in its place.
+    ArtifactFinished {
+        /// Index of the artifact.
+        artifact: usize,
+        /// Where it is.
+        path: PathBuf,
+        /// Size of the zip in bytes.
+        size: u64,
+        /// How many files it holds.
+        files: usize,
+    },
+}
+
+/// Sees events. It is called from several threads.
+pub type Observer = Arc<dyn Fn(Event) + Send + Sync>;

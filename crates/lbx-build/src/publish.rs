@@ -1,0 +1,127 @@
+//! Putting artifacts in their places: written beside them under temporary names, then renamed.
+//!
+//! A build that fails or is stopped leaves the folder as it was. The renames themselves come last and one
+//! after the other; each file is whole at any moment.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use lbx_archive::Written;
+use tempfile::NamedTempFile;
+
+use crate::engine::Destination;
+use crate::error::Error;
+use crate::report::{Report, code_sha256};
+
+/// The folder that artifacts go to, and what is being written there.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    folder: PathBuf,
+    /// The topmost folder that had to be made, to be removed again if nothing is published.
+    made: Option<PathBuf>,
+    zips: Mutex<BTreeMap<String, (NamedTempFile, Written)>>,
+}
+
+impl Staging {
+    /// Makes the folder if it is not there.
+    pub(crate) fn new(folder: &Path) -> Result<Self, Error> {
+        let made = folder.ancestors().take_while(|path| !path.exists()).last().map(Path::to_owned);
+        fs_err::create_dir_all(folder)?;
+        Ok(Self { folder: folder.to_owned(), made, zips: Mutex::default() })
+    }
+
+    /// Writes the zip of an artifact under a temporary name.
+    pub(crate) fn write_zip(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut File) -> Result<Written, Error>,
+    ) -> Result<Written, Error> {
+        let mut file = self.temporary()?;
+        let written = write(file.as_file_mut())?;
+        self.zips.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), (file, written));
+        Ok(written)
+    }
+
+    fn temporary(&self) -> Result<NamedTempFile, Error> {
+        let mut builder = tempfile::Builder::new();
+        // The usual mode: the umask takes away what the user does not give.
+        builder.prefix(".lbx-").permissions(Permissions::from_mode(0o666));
+        Ok(builder.tempfile_in(&self.folder)?)
+    }
+
+    fn small_file(&self, text: &str) -> Result<NamedTempFile, Error> {
+        let mut file = self.temporary()?;
+        file.write_all(text.as_bytes())?;
+        Ok(file)
+    }
+
+    /// Renames everything into place.
+    pub(crate) fn publish(self, destination: &Destination, report: &Report) -> Result<(), Error> {
+        let report = self.small_file(&report.to_json())?;
+        let zips = std::mem::take(&mut *self.zips.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut ready = Vec::new();
+        for (name, (file, written)) in zips {
+            let sidecar = self.small_file(&format!("{}\n", code_sha256(&written.sha256)))?;
+            ready.push((destination.zip(&name), file, sidecar));
+        }
+        for (path, zip, sidecar) in ready {
+            persist(zip, &path)?;
+            let mut beside = path.into_os_string();
+            beside.push(".sha256");
+            persist(sidecar, Path::new(&beside))?;
+        }
+        persist(report, &destination.report())
+    }
+}
+
+fn persist(file: NamedTempFile, path: &Path) -> Result<(), Error> {
+    file.persist(path).map_err(|error| {
+        let message = format!("cannot rename to `{}`: {}", path.display(), error.error);
+        std::io::Error::new(error.error.kind(), message)
+    })?;
+    Ok(())
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        self.zips.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        // Only empty folders go: after a publication they are not.
+        let Some(made) = &self.made else { return };
+        for folder in self.folder.ancestors().take_while(|folder| folder.starts_with(made)) {
+            if fs_err::remove_dir(folder).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_that_publishes_nothing_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("a/dist");
+        let staging = Staging::new(&folder).unwrap();
+        staging.write_zip("x", |_| Ok(Written { size: 0, sha256: [0; 32] })).unwrap();
+        assert_eq!(fs_err::read_dir(&folder).unwrap().count(), 1);
+        drop(staging);
+        assert!(!root.path().join("a").exists());
+    }
+
+    #[test]
+    fn a_folder_that_was_there_stays_with_what_is_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        fs_err::write(root.path().join("old.zip"), "old").unwrap();
+        let staging = Staging::new(root.path()).unwrap();
+        staging.write_zip("old", |_| Ok(Written { size: 0, sha256: [0; 32] })).unwrap();
+        drop(staging);
+        assert_eq!(fs_err::read_to_string(root.path().join("old.zip")).unwrap(), "old");
+        assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 1);
+    }
+}

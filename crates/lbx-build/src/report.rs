@@ -1,0 +1,153 @@
+//! What was built, for machines and for people: `report.json`. It follows from the inputs alone, as the
+//! zips do: no time, no host, no absolute path.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use lbx_archive::Written;
+use lbx_plan::{Artifact, Kind};
+use lbx_wheel::Wheel;
+use serde::Serialize;
+use std::sync::Arc;
+
+use crate::base::Base;
+use crate::engine::Context;
+use crate::listing::{Item, LeftOut};
+
+/// What a build made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The version of lbx.
+    pub lbx: &'static str,
+    /// The Lambda runtime.
+    pub runtime: String,
+    /// The CPU, in Lambda's words.
+    pub arch: &'static str,
+    /// What it was built in.
+    pub image: ImageReport,
+    /// What compressed the files that did not come from wheels.
+    pub compressor: &'static str,
+    /// The artifacts, by name.
+    pub artifacts: Vec<ArtifactReport>,
+}
+
+/// The image that was built in.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageReport {
+    /// As the plan names it.
+    pub reference: String,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// The version of its Python.
+    pub python: String,
+    /// The version of its pip.
+    pub pip: String,
+}
+
+/// One artifact.
+#[derive(Clone, Debug, Serialize)]
+pub struct ArtifactReport {
+    /// Its name.
+    pub name: String,
+    /// Function or layer.
+    pub kind: Kind,
+    /// The zip's file name.
+    pub file: String,
+    /// The zip's size in bytes.
+    pub size: u64,
+    /// SHA-256 of the zip, in hexadecimal.
+    pub sha256: String,
+    /// The same in base64, as Lambda's `CodeSha256` has it.
+    pub code_sha256: String,
+    /// How many files it holds.
+    pub files: usize,
+    /// Their size in bytes once unpacked.
+    pub unpacked_size: u64,
+    /// The handler, if the configuration names one.
+    pub handler: Option<String>,
+    /// The layers that it runs with.
+    pub layers: Vec<String>,
+    /// The wheels in it.
+    pub wheels: Vec<WheelReport>,
+    /// What was left out, and by which rule.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// One wheel of an artifact.
+#[derive(Clone, Debug, Serialize)]
+pub struct WheelReport {
+    /// The distribution's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The wheel's file name.
+    pub file: String,
+    /// SHA-256 of the wheel, in hexadecimal.
+    pub sha256: String,
+}
+
+impl Report {
+    pub(crate) fn new(context: &Context, base: &Base, artifacts: Vec<ArtifactReport>) -> Self {
+        Self {
+            lbx: env!("CARGO_PKG_VERSION"),
+            runtime: context.plan.runtime.runtime.clone(),
+            arch: context.plan.arch.lambda(),
+            image: ImageReport {
+                reference: context.plan.image.clone(),
+                digest: base.image.manifest_digest.to_string(),
+                python: base.python.clone(),
+                pip: base.pip.clone(),
+            },
+            compressor: lbx_archive::COMPRESSOR,
+            artifacts,
+        }
+    }
+
+    /// The text of `report.json`.
+    pub fn to_json(&self) -> String {
+        // Nothing in these types can fail to serialise: no maps with other keys, no foreign types.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+impl ArtifactReport {
+    pub(crate) fn new(
+        context: &Context,
+        artifact: &Artifact,
+        wheels: &[Arc<Wheel>],
+        items: &[Item],
+        left_out: Vec<LeftOut>,
+        written: Written,
+    ) -> Self {
+        let path = context.options.destination.zip(&artifact.name);
+        Self {
+            name: artifact.name.clone(),
+            kind: artifact.kind,
+            file: path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+            size: written.size,
+            sha256: hex::encode(written.sha256),
+            code_sha256: code_sha256(&written.sha256),
+            files: items.len(),
+            unpacked_size: items.iter().map(|item| item.size).sum(),
+            handler: artifact.handler.clone(),
+            layers: artifact.layers.clone(),
+            wheels: wheels.iter().map(|wheel| wheel_report(wheel)).collect(),
+            left_out,
+        }
+    }
+}
+
+fn wheel_report(wheel: &Wheel) -> WheelReport {
+    WheelReport {
+        name: wheel.metadata.name.clone(),
+        version: wheel.metadata.version.clone(),
+        file: wheel.filename.to_string(),
+        sha256: wheel.digest.to_string(),
+    }
+}
+
+/// Lambda's `CodeSha256`, which Terraform calls `source_code_hash`.
+pub(crate) fn code_sha256(sha256: &[u8; 32]) -> String {
+    STANDARD.encode(sha256)
+}

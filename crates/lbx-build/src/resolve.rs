@@ -1,0 +1,259 @@
+//! From requirement files to verified wheels: the image's own pip, in the sandbox, once per set.
+//!
+//! pip is asked for what pip alone can do, which is to resolve and to build source distributions. What
+//! it leaves in its output folder is a stranger's work: it is collected after the sandbox is dead, and
+//! each wheel is verified before it is used.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lbx_plan::DependencySet;
+use lbx_sandbox::{Access, Bind, File, Network, Spec};
+use lbx_wheel::{Target, Wheel};
+
+use crate::base::{self, Base};
+use crate::engine::Context;
+use crate::error::Error;
+use crate::event::Event;
+use crate::source;
+
+/// Where the project's files are in the sandbox.
+const PROJECT: &str = "/lbx/project";
+/// Where pip puts wheels.
+const OUT: &str = "/lbx/out";
+/// Where Python finds the module that caps manylinux.
+const PYTHON_PATH: &str = "/lbx/python";
+/// Where TLS finds the host's certificates.
+const CERTIFICATES: &str = "/lbx/certificates.pem";
+
+/// Runs pip without the working directory on its path: a `logging.py` of the project must not become
+/// pip's. `-I` and `-P` will not do: the first hides `PYTHONPATH`, the second is too young.
+const RUN_PIP: &str = "import runpy, sys
+sys.path.remove('')
+runpy.run_module('pip', run_name='__main__', alter_sys=True)";
+
+/// 1980-01-01, the earliest time that a zip can carry: what wheels are built with, whatever the host says.
+const BUILD_EPOCH: &str = "315532800";
+
+/// The wheels of a dependency set.
+#[derive(Debug)]
+pub(crate) struct ResolvedSet {
+    /// Sorted by normalised name.
+    pub(crate) wheels: Vec<Arc<Wheel>>,
+}
+
+/// Resolves a set.
+pub(crate) fn run(
+    context: &Context,
+    base: &Base,
+    index: usize,
+    set: &DependencySet,
+) -> Result<ResolvedSet, Error> {
+    context.tell(Event::ResolveStarted { set: index });
+    let scratch = context.store.scratch().map_err(|source| image_error(context, source))?;
+    let work = WorkFolder::new(scratch.path("pip"))?;
+    let out = work.folder("out")?;
+    let spec = spec(context, base, set, &work, &out)?;
+    let output = base::run(context, &spec, &|line| {
+        context.tell(Event::ResolveLine { set: index, line: line.to_owned() });
+    })?;
+    if !output.exit.success() {
+        let requirements = set.requirements.join(" and ");
+        return Err(Error::Pip { requirements, how: base::how(&output.exit), output: output.text });
+    }
+    let wheels = collect(context, &out)?;
+    context.tell(Event::ResolveFinished { set: index, wheels: wheels.len() });
+    Ok(ResolvedSet { wheels })
+}
+
+fn image_error(context: &Context, source: lbx_image::Error) -> Error {
+    Error::Image { reference: context.plan.image.clone(), source }
+}
+
+/// A folder for one run of pip, which build code may have filled with anything: folders that their owner
+/// cannot list among it. All of it goes when this is dropped.
+struct WorkFolder(PathBuf);
+
+impl WorkFolder {
+    fn new(path: PathBuf) -> Result<Self, Error> {
+        fs_err::create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    fn folder(&self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.0.join(name);
+        fs_err::create_dir_all(&path)?;
+        Ok(path)
+    }
+}
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        make_removable(&self.0);
+        // What stays is swept with the scratch folder by the next process.
+        let _ = fs_err::remove_dir_all(&self.0);
+    }
+}
+
+/// Gives their owner back the right to list and change folders. Links are not followed.
+fn make_removable(folder: &Path) {
+    let _ = fs_err::set_permissions(folder, std::fs::Permissions::from_mode(0o700));
+    let Ok(entries) = fs_err::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_removable(&entry.path());
+        }
+    }
+}
+
+fn spec(
+    context: &Context,
+    base: &Base,
+    set: &DependencySet,
+    work: &WorkFolder,
+    out: &Path,
+) -> Result<Spec, Error> {
+    let mut spec = Spec::new(base.root.clone(), command(base, set));
+    spec.network = Network::Host;
+    spec.cwd = PROJECT.to_owned();
+    spec.env = environment(context, base);
+    spec.binds.push(Bind { source: out.to_owned(), target: OUT.to_owned(), access: Access::ReadWrite });
+    for path in &set.paths {
+        spec.binds.push(local_path(context, work, path)?);
+    }
+    let (major, minor) = context.plan.runtime.glibc_version();
+    spec.files.push(file(format!("{PYTHON_PATH}/_manylinux.py"), manylinux_cap(major, minor).into_bytes()));
+    if let Some(bundle) = &context.host.ca_bundle {
+        spec.files.push(file(CERTIFICATES.to_owned(), fs_err::read(bundle)?));
+    }
+    for path in set.files.iter().filter(|path| !is_below_any(path, &set.paths)) {
+        let text = context.project.files.get(path).unwrap_or_default();
+        spec.files.push(file(format!("{PROJECT}/{path}"), text.as_bytes().to_vec()));
+    }
+    Ok(spec)
+}
+
+fn file(target: String, contents: Vec<u8>) -> File {
+    File { target, contents, executable: false }
+}
+
+fn is_below_any(path: &str, folders: &[String]) -> bool {
+    folders
+        .iter()
+        .any(|folder| folder == "." || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
+}
+
+fn command(base: &Base, set: &DependencySet) -> Vec<String> {
+    let fixed = [
+        base.interpreter.as_str(),
+        "-c",
+        RUN_PIP,
+        "wheel",
+        "--no-input",
+        "--no-cache-dir",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "off",
+        "--prefer-binary",
+        "--wheel-dir",
+        OUT,
+    ];
+    let files =
+        set.requirements.iter().flat_map(|path| ["--requirement".to_owned(), format!("{PROJECT}/{path}")]);
+    fixed.into_iter().map(str::to_owned).chain(files).collect()
+}
+
+fn environment(context: &Context, base: &Base) -> Vec<(String, String)> {
+    let mut environment = base::environment(&base.image);
+    let mut set = |name: &str, value: &str| environment.push((name.to_owned(), value.to_owned()));
+    set("PIP_CONFIG_FILE", "/dev/null");
+    set("PIP_ROOT_USER_ACTION", "ignore");
+    set("PYTHONPATH", PYTHON_PATH);
+    set("PYTHONUNBUFFERED", "1");
+    set("SOURCE_DATE_EPOCH", BUILD_EPOCH);
+    if context.host.ca_bundle.is_some() {
+        for name in ["CURL_CA_BUNDLE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"] {
+            set(name, CERTIFICATES);
+        }
+    }
+    environment.extend(context.host.pip_environment.iter().cloned());
+    environment
+}
+
+/// The module of PEP 600 that has the last word on manylinux wheels. The image's own C library may be
+/// newer than the one that the function meets, and pip believes the image.
+fn manylinux_cap(major: u32, minor: u32) -> String {
+    format!(
+        "\"\"\"Caps manylinux wheels at the C library of the Lambda runtime (PEP 600).\"\"\"\n\n\n\
+         def manylinux_compatible(tag_major, tag_minor, tag_arch):\n    \
+             return (tag_major, tag_minor) <= ({major}, {minor})\n"
+    )
+}
+
+/// A local project or archive, visible at its place. Folders are copied, because backends write beside
+/// the sources that they build; the user's own stay as they are.
+fn local_path(context: &Context, work: &WorkFolder, path: &str) -> Result<Bind, Error> {
+    let real = context.project.root.join(path);
+    let real = fs_err::canonicalize(&real)?;
+    if !real.starts_with(&context.project.root) {
+        let position = "requirements".to_owned();
+        return Err(Error::SourceOutside { position, path: path.to_owned(), target: real });
+    }
+    let target = if path == "." { PROJECT.to_owned() } else { format!("{PROJECT}/{path}") };
+    if real.is_file() {
+        return Ok(Bind { source: real, target, access: Access::ReadOnly });
+    }
+    let copy = work.folder("local")?.join(path.replace('/', "%"));
+    let exclude = [context.options.destination.folder().to_owned()];
+    for one in source::walk(&real, path, &exclude)?.files {
+        let to = copy.join(&one.path);
+        fs_err::create_dir_all(to.parent().unwrap_or(&copy))?;
+        fs_err::copy(&one.location, &to)?;
+    }
+    fs_err::create_dir_all(&copy)?;
+    Ok(Bind { source: copy, target, access: Access::ReadWrite })
+}
+
+/// Takes the wheels that pip left. The sandbox is dead: nothing changes them any more.
+fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
+    let mut names = Vec::new();
+    for entry in fs_err::read_dir(out)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // Links and pipes are nobody's wheels: the type is the entry's own, not what it leads to.
+        if entry.file_type()?.is_file() && name.ends_with(".whl") {
+            names.push(name);
+        }
+    }
+    names.sort();
+    let mut wheels = names.iter().map(|name| add(context, out, name)).collect::<Result<Vec<_>, _>>()?;
+    wheels.sort_by_key(|wheel| lbx_wheel::normalize_name(&wheel.metadata.name));
+    Ok(wheels)
+}
+
+fn add(context: &Context, out: &Path, name: &str) -> Result<Arc<Wheel>, Error> {
+    context.cancel.check()?;
+    let wheel = context
+        .wheels
+        .add(&out.join(name))
+        .map_err(|source| Error::Wheel { name: name.to_owned(), source })?;
+    wheel.allowed_on(&target(context)).map_err(|source| Error::WheelPlatform {
+        name: name.to_owned(),
+        runtime: context.plan.runtime.runtime.clone(),
+        arch: context.plan.arch.lambda().to_owned(),
+        source,
+    })?;
+    Ok(wheel)
+}
+
+fn target(context: &Context) -> Target {
+    // Catalogue versions are small; one that is not would fit nothing.
+    let small = |number: u32| u16::try_from(number).unwrap_or(0);
+    let (major, minor) = context.plan.runtime.glibc_version();
+    Target {
+        python_minor: u8::try_from(context.plan.runtime.python_version().1).unwrap_or(0),
+        glibc: (small(major), small(minor)),
+        arch: context.plan.arch.machine().to_owned(),
+    }
+}

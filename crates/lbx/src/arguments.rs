@@ -1,0 +1,109 @@
+//! What the user typed, as types. What it means is found out by the commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lbx_plan::Architecture;
+
+/// Builds AWS Lambda zips and layers for Python in the real Lambda image: no Docker, no daemon, no root.
+#[derive(Debug, Parser)]
+#[command(name = "lbx", version, arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Say nothing but errors; results still go to stdout.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Show what pip says, and a log for developers; twice for all of it.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// How to say it.
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "human")]
+    pub(crate) message_format: MessageFormat,
+}
+
+/// How messages look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MessageFormat {
+    /// Text on stderr, results on stdout.
+    Human,
+    /// One JSON object a line on stdout.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build functions and layers into zips.
+    Build(Build),
+    /// Fetch an image into the store, verified and unpacked.
+    Pull(Pull),
+    /// Find out whether this host can build, and if not, why and what to do.
+    Doctor,
+    /// Print the JSON schema of lbx.toml.
+    #[command(hide = true)]
+    Schema,
+}
+
+/// `lbx build`.
+///
+/// With an lbx.toml, builds all its functions and layers, or those named. Without one, builds the folder as
+/// one function (with its requirements.txt, if it has one), or, with --layer, as one layer.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Build {
+    /// Functions and layers to build; all when none is named.
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// The project's configuration, instead of lbx.toml here or in a folder above.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Build a layer from requirements, without a configuration.
+    #[arg(long, requires = "requirements", conflicts_with_all = ["names", "config"])]
+    pub(crate) layer: bool,
+    /// A requirement file, without a configuration; may be given several times.
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["names", "config"])]
+    pub(crate) requirements: Vec<PathBuf>,
+    /// The zip to write, when there is one artifact.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "out_dir")]
+    pub(crate) output: Option<PathBuf>,
+    /// The folder to write zips to, instead of dist beside lbx.toml.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out_dir: Option<PathBuf>,
+    /// The Lambda runtime, such as python3.11.
+    #[arg(long, value_name = "RUNTIME")]
+    pub(crate) runtime: Option<String>,
+    /// The CPU: x86_64 or arm64.
+    #[arg(long, value_name = "ARCH", value_parser = architecture)]
+    pub(crate) arch: Option<Architecture>,
+    /// Any image to build in, instead of the runtime's own.
+    #[arg(long, value_name = "REF")]
+    pub(crate) image: Option<String>,
+    /// Use the image from the store, and ask no registry.
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+/// `lbx pull`.
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    /// The image, with its registry: public.ecr.aws/lambda/python:3.11.
+    #[arg(value_name = "REF")]
+    pub(crate) reference: String,
+    /// The CPU: x86_64 or arm64.
+    #[arg(long, value_name = "ARCH", default_value = "x86_64", value_parser = architecture)]
+    pub(crate) arch: Architecture,
+}
+
+fn architecture(text: &str) -> Result<Architecture, String> {
+    Architecture::parse(text).ok_or_else(|| "there are x86_64 and arm64".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_do_not_contradict_themselves() {
+        super::Arguments::command().debug_assert();
+    }
+}

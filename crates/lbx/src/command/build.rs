@@ -1,0 +1,196 @@
+//! `lbx build`: from what the user wrote or typed to zips in their places.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lbx_build::{Cancel, Destination, Event, Options, Project, Report};
+use lbx_plan::{At, Config, Defaults, Function, Layer, Overrides, Plan, Runtime};
+use serde_json::json;
+
+use super::{host, until_signal};
+use crate::arguments::{Arguments, Build};
+use crate::environment::Environment;
+use crate::exit;
+use crate::failure::Failure;
+use crate::render::{Output, bytes, count, short_path};
+
+/// The name of the configuration.
+const CONFIG: &str = "lbx.toml";
+
+/// Builds, and prints the zips' paths.
+pub(crate) fn run(arguments: &Arguments, build: &Build, environment: &Environment) -> u8 {
+    let output = Arc::new(Output::new(arguments));
+    match try_run(&output, build, environment) {
+        Ok(()) => exit::SUCCESS,
+        Err(failure) => output.failure(&failure),
+    }
+}
+
+fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Result<(), Failure> {
+    let project = project(output, build, environment)?;
+    let overrides = Overrides {
+        names: build.names.clone(),
+        runtime: build.runtime.clone(),
+        arch: build.arch,
+        image: build.image.clone(),
+    };
+    let plan = Plan::new(&project.config, &project.files, &overrides).map_err(lbx_build::Error::from)?;
+    let options = options(build, environment, &project, &plan)?;
+    let host = host(environment)?;
+    let cancel = Cancel::new();
+    let observer = {
+        let output = Arc::clone(output);
+        Arc::new(move |event: Event| output.event(&event)) as lbx_build::Observer
+    };
+    let report = until_signal(&cancel, async {
+        Ok(lbx_build::build(project, plan, host, options.clone(), &cancel, &observer).await?)
+    })?;
+    output.finish();
+    show(output, &report, &options, environment);
+    Ok(())
+}
+
+/// Prints what was built: paths on stdout, what is in them on stderr.
+fn show(output: &Output, report: &Report, options: &Options, environment: &Environment) {
+    for artifact in &report.artifacts {
+        let left_out: usize = artifact.left_out.len();
+        output.note(&format!(
+            "{} {}: {} in {}, {} unpacked, {} wheels, {left_out} left out",
+            artifact.kind.word(),
+            artifact.name,
+            bytes(artifact.size),
+            count(artifact.files, "file"),
+            bytes(artifact.unpacked_size),
+            artifact.wheels.len(),
+        ));
+        let path = options.destination.zip(&artifact.name);
+        output.result(&short_path(&path, &environment.current_dir));
+    }
+    output.json(&json!({"reason": "finished", "report": report}));
+}
+
+/// The project: a configuration, or the folder and the options that stand in for one.
+fn project(output: &Output, build: &Build, environment: &Environment) -> Result<Project, Failure> {
+    if build.layer || !build.requirements.is_empty() {
+        return folder(output, build, environment);
+    }
+    let found = match &build.config {
+        Some(path) => Some(environment.current_dir.join(path)),
+        None => {
+            environment.current_dir.ancestors().map(|folder| folder.join(CONFIG)).find(|path| path.is_file())
+        }
+    };
+    match found {
+        Some(path) if !path.is_file() => {
+            let message = format!("there is no configuration `{}`", path.display());
+            Err(Failure::new(exit::PROJECT, message, None))
+        }
+        Some(path) => Ok(Project::load(&path)?),
+        None => folder(output, build, environment),
+    }
+}
+
+/// A project made of the current folder and the command line.
+fn folder(output: &Output, build: &Build, environment: &Environment) -> Result<Project, Failure> {
+    let root = &environment.current_dir;
+    let runtime = build.runtime.clone().unwrap_or_else(|| {
+        output.note(&format!("no --runtime given: taking {}", Runtime::DEFAULT));
+        Runtime::DEFAULT.to_owned()
+    });
+    let name = At::nowhere(name(build, root)?);
+    let requirements = requirements(build, root)?;
+    let mut config = Config {
+        project: lbx_plan::Project {
+            runtime: At::nowhere(runtime),
+            arch: build.arch.unwrap_or_default(),
+            image: None,
+        },
+        defaults: Defaults::default(),
+        functions: BTreeMap::new(),
+        layers: BTreeMap::new(),
+        origin: lbx_plan::Origin::default(),
+    };
+    if build.layer {
+        config.layers.insert(name, Layer { requirements, source: None });
+    } else {
+        if !has_python(root) {
+            let message = format!("there is no {CONFIG} and no Python file in {}", root.display());
+            let hint = "go to the folder of your function or project, or write an lbx.toml (see README.md)"
+                .to_owned();
+            return Err(Failure::new(exit::PROJECT, message, Some(hint)));
+        }
+        let source = At::nowhere(".".to_owned());
+        let function =
+            Function { source, handler: None, requirements, include: Vec::new(), layers: Vec::new() };
+        config.functions.insert(name, function);
+    }
+    Ok(Project::with_config(root, config)?)
+}
+
+/// The artifact's name: that of the output file, of the layer's requirements, or of the folder.
+fn name(build: &Build, root: &Path) -> Result<String, Failure> {
+    let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let raw = match &build.output {
+        Some(path) => stem(path),
+        None if build.layer => Some("layer".to_owned()),
+        None => stem(root),
+    };
+    let fit = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
+    let name: String = raw.unwrap_or_default().chars().map(fit).collect();
+    if name.is_empty() {
+        let hint = "name the zip with -o".to_owned();
+        return Err(Failure::new(exit::USAGE, "this folder has no name that a zip could have", Some(hint)));
+    }
+    Ok(name)
+}
+
+/// The requirement files: those given, or the folder's own when it has one.
+fn requirements(build: &Build, root: &Path) -> Result<Vec<At<String>>, Failure> {
+    if build.requirements.is_empty() {
+        let own = "requirements.txt";
+        return Ok(if root.join(own).is_file() { vec![At::nowhere(own.to_owned())] } else { Vec::new() });
+    }
+    build.requirements.iter().map(|path| relative(path, root)).collect()
+}
+
+fn relative(path: &Path, root: &Path) -> Result<At<String>, Failure> {
+    let path = path.strip_prefix(root).unwrap_or(path);
+    let text = path.to_str().ok_or_else(|| {
+        Failure::new(exit::USAGE, format!("the path {} is not UTF-8", path.display()), None)
+    })?;
+    Ok(At::nowhere(text.to_owned()))
+}
+
+fn has_python(root: &Path) -> bool {
+    let is_python = |path: PathBuf| path.extension().is_some_and(|extension| extension == "py");
+    fs_err::read_dir(root).is_ok_and(|entries| entries.flatten().any(|entry| is_python(entry.path())))
+}
+
+fn options(
+    build: &Build,
+    environment: &Environment,
+    project: &Project,
+    plan: &Plan,
+) -> Result<Options, Failure> {
+    let destination = match (&build.output, &build.out_dir) {
+        (Some(_), _) if plan.artifacts.len() != 1 => {
+            let message = format!("-o names one file, but there are {} artifacts", plan.artifacts.len());
+            let hint = "name the artifact to build, or use --out-dir".to_owned();
+            return Err(Failure::new(exit::USAGE, message, Some(hint)));
+        }
+        (Some(file), _) => Destination::File(environment.current_dir.join(file)),
+        (None, Some(folder)) => Destination::Folder(environment.current_dir.join(folder)),
+        (None, None) => Destination::Folder(project.root.join("dist")),
+    };
+    Ok(Options { destination, offline: build.offline, source_date_epoch: epoch(environment)? })
+}
+
+/// `SOURCE_DATE_EPOCH` as a number: the specification has it end the program when it is none.
+fn epoch(environment: &Environment) -> Result<Option<i64>, Failure> {
+    let Some(text) = &environment.source_date_epoch else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| {
+        let message = format!("SOURCE_DATE_EPOCH is `{text}`, expected a number of seconds");
+        Failure::new(exit::USAGE, message, None)
+    })
+}

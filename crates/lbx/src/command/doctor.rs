@@ -1,0 +1,87 @@
+//! `lbx doctor`: can this host build, and if not, why and what to do.
+
+use std::path::{Path, PathBuf};
+
+use lbx_sandbox::{Diagnosis, Finding, Launcher, Outcome};
+use serde_json::json;
+
+use crate::arguments::Arguments;
+use crate::environment::Environment;
+use crate::failure::Failure;
+use crate::render::Output;
+use crate::{exit, render};
+
+/// Tries everything a build needs of this host, and reports.
+pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> u8 {
+    let output = Output::new(arguments);
+    match try_run(&output, environment) {
+        Ok(true) => exit::SUCCESS,
+        Ok(false) => exit::SANDBOX,
+        Err(failure) => output.failure(&failure),
+    }
+}
+
+fn try_run(output: &Output, environment: &Environment) -> Result<bool, Failure> {
+    let store = super::host(environment)?.cache_dir;
+    let store_problem = store_problem(&store);
+    let probe_at = nearest_existing(&store);
+    let diagnosis = Launcher::current_exe().diagnose(Some(&probe_at)).map_err(lbx_build::Error::from)?;
+    let usable = diagnosis.can_run() && store_problem.is_none();
+    output.json(&json!({
+        "reason": "doctor", "usable": usable, "diagnosis": diagnosis,
+        "store": {"path": store, "problem": store_problem}, "ca_bundle": environment.ca_bundle,
+    }));
+    for finding in &diagnosis.findings {
+        for line in finding_lines(finding) {
+            output.result(&line);
+        }
+    }
+    output.result(&match &store_problem {
+        None => format!("ok      store: {}", store.display()),
+        Some(problem) => format!("denied  store: {}: {problem}", store.display()),
+    });
+    output.result(&ca_line(environment.ca_bundle.as_deref()));
+    output.result(if usable { "lbx can build on this host." } else { "lbx cannot build on this host." });
+    Ok(usable)
+}
+
+/// What a diagnosis found wrong, as lines for an error.
+pub(crate) fn problems(diagnosis: &Diagnosis) -> Vec<String> {
+    diagnosis
+        .findings
+        .iter()
+        .filter(|finding| matches!(finding.outcome, Outcome::Denied(_)))
+        .flat_map(finding_lines)
+        .collect()
+}
+
+fn finding_lines(finding: &Finding) -> Vec<String> {
+    let mark = match finding.outcome {
+        Outcome::Allowed => "ok     ",
+        Outcome::Denied(_) => "denied ",
+        Outcome::NotTried => "skipped",
+    };
+    let mut lines = vec![format!("{mark} {}", render::printable(&finding.to_string()))];
+    if let Some(fix) = &finding.fix {
+        lines.push(format!("        fix: {}", render::printable(fix)));
+    }
+    lines
+}
+
+fn ca_line(bundle: Option<&Path>) -> String {
+    match bundle {
+        Some(path) => format!("ok      certificates: {}", path.display()),
+        None => "note    certificates: no CA bundle found; set SSL_CERT_FILE if pip cannot verify its index"
+            .to_owned(),
+    }
+}
+
+/// Why the store cannot be written to, found by writing to it.
+fn store_problem(store: &Path) -> Option<String> {
+    lbx_image::Store::open(store).err().map(|error| error.to_string())
+}
+
+/// The nearest folder above a path that exists: it has the same file system.
+fn nearest_existing(path: &Path) -> PathBuf {
+    path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned()
+}

@@ -1,0 +1,111 @@
+//! The environment, read once. Everything below gets values.
+
+use std::path::{Path, PathBuf};
+
+use lbx_build::ProxyOptions;
+
+/// What the environment says.
+#[derive(Clone, Debug)]
+pub(crate) struct Environment {
+    /// Where the store is; an explanation when there is no place for it.
+    pub(crate) cache_dir: Result<PathBuf, String>,
+    /// The folder that lbx was started in.
+    pub(crate) current_dir: PathBuf,
+    /// `SOURCE_DATE_EPOCH`, as text.
+    pub(crate) source_date_epoch: Option<String>,
+    /// The CA bundle that TLS inside the sandbox is to trust.
+    pub(crate) ca_bundle: Option<PathBuf>,
+    /// Variables about package indexes and proxies, which pip is to see.
+    pub(crate) pip: Vec<(String, String)>,
+    /// The proxies that registries are reached through.
+    pub(crate) proxy: Option<ProxyOptions>,
+}
+
+/// Variables that name a CA bundle, strongest first.
+const CA_VARIABLES: [&str; 5] =
+    ["SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"];
+
+/// Where distributions keep theirs.
+const CA_FILES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// What pip may know of the host: where packages are, and how to get there.
+const PIP_VARIABLES: [&str; 11] = [
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_TRUSTED_HOST",
+    "PIP_DEFAULT_TIMEOUT",
+    "PIP_RETRIES",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+];
+
+impl Environment {
+    /// Reads it.
+    pub(crate) fn read() -> Self {
+        Self {
+            cache_dir: cache_dir(),
+            current_dir: current_dir(),
+            source_date_epoch: variable("SOURCE_DATE_EPOCH"),
+            ca_bundle: ca_bundle(),
+            pip: PIP_VARIABLES
+                .iter()
+                .filter_map(|name| Some(((*name).to_owned(), variable(name)?)))
+                .collect(),
+            proxy: proxy(),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that asks for the current directory")]
+fn current_dir() -> PathBuf {
+    // A deleted directory has no name; every path in it fails later with its own message.
+    std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."))
+}
+
+/// `$LBX_CACHE_DIR`, or `lbx` in `$XDG_CACHE_HOME` or `~/.cache`. Relative ones are ignored, as the base
+/// directory specification asks.
+fn cache_dir() -> Result<PathBuf, String> {
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("LBX_CACHE_DIR")
+        .or_else(|| Some(absolute("XDG_CACHE_HOME")?.join("lbx")))
+        .or_else(|| Some(absolute("HOME")?.join(".cache/lbx")))
+        .ok_or_else(|| {
+            "neither HOME nor XDG_CACHE_HOME nor LBX_CACHE_DIR names a folder for the store".to_owned()
+        })
+}
+
+/// The proxies, in the variables that every tool reads. `HTTP_PROXY` is not one of them: a server that
+/// runs programs for its clients lets them set it.
+fn proxy() -> Option<ProxyOptions> {
+    let either = |lower: &str, upper: &str| variable(lower).or_else(|| variable(upper));
+    let options = ProxyOptions {
+        http: variable("http_proxy"),
+        https: either("https_proxy", "HTTPS_PROXY"),
+        no_proxy: either("no_proxy", "NO_PROXY"),
+    };
+    (options.http.is_some() || options.https.is_some()).then_some(options)
+}
+
+fn ca_bundle() -> Option<PathBuf> {
+    let named = CA_VARIABLES.iter().filter_map(|name| variable(name)).map(PathBuf::from);
+    named.chain(CA_FILES.map(PathBuf::from)).find(|path| is_file(path))
+}
+
+fn is_file(path: &Path) -> bool {
+    fs_err::metadata(path).is_ok_and(|metadata| metadata.is_file())
+}

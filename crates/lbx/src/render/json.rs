@@ -1,0 +1,82 @@
+//! JSON lines: every event as one object, its kind under `reason`.
+
+use lbx_build::Event;
+use lbx_image::{Event as ImageEvent, Origin};
+use serde_json::{Value, json};
+
+use super::{Renderer, stdout};
+use crate::failure::Failure;
+
+/// Shows events as JSON on stdout.
+pub(super) struct Json;
+
+impl Renderer for Json {
+    fn event(&self, event: &Event) {
+        stdout(&value(event).to_string());
+    }
+}
+
+/// A failure, as the last line.
+pub(super) fn failure(failure: &Failure) -> Value {
+    json!({
+        "reason": "error",
+        "message": failure.message,
+        "output": failure.output,
+        "hint": failure.hint,
+        "diagnosis": failure.diagnosis,
+        "exit_code": failure.code,
+    })
+}
+
+fn value(event: &Event) -> Value {
+    match event {
+        Event::Planned { sets, artifacts, image } => {
+            json!({"reason": "planned", "image": image, "sets": sets, "artifacts": artifacts})
+        }
+        Event::Image(event) => image_value(event),
+        Event::ImageReady { digest, python, pip } => {
+            json!({"reason": "image-ready", "digest": digest, "python": python, "pip": pip})
+        }
+        Event::ResolveStarted { set } => json!({"reason": "resolve-started", "set": set}),
+        Event::ResolveLine { set, line } => json!({"reason": "resolve-line", "set": set, "line": line}),
+        Event::ResolveFinished { set, wheels } => {
+            json!({"reason": "resolve-finished", "set": set, "wheels": wheels})
+        }
+        Event::ArtifactStarted { artifact } => json!({"reason": "artifact-started", "artifact": artifact}),
+        Event::ArtifactFinished { artifact, path, size, files } => {
+            json!({"reason": "artifact-finished", "artifact": artifact, "path": path, "size": size, "files": files})
+        }
+    }
+}
+
+fn image_value(event: &ImageEvent) -> Value {
+    match event {
+        ImageEvent::Resolving => json!({"reason": "image-resolving"}),
+        ImageEvent::Resolved { digest, layers } => {
+            let layers: Vec<_> = layers
+                .iter()
+                .map(|layer| json!({"digest": layer.digest.as_str(), "size": layer.size}))
+                .collect();
+            json!({"reason": "image-resolved", "digest": digest.as_str(), "layers": layers})
+        }
+        ImageEvent::LayerStarted { index } => json!({"reason": "layer-started", "layer": index}),
+        ImageEvent::LayerProgress { index, bytes } => {
+            json!({"reason": "layer-progress", "layer": index, "bytes": bytes})
+        }
+        ImageEvent::Retrying { index, reason } => {
+            json!({"reason": "layer-retrying", "layer": index, "why": reason})
+        }
+        ImageEvent::UnpackStarted { index } => json!({"reason": "unpack-started", "layer": index}),
+        ImageEvent::UnpackProgress { index, bytes } => {
+            json!({"reason": "unpack-progress", "layer": index, "bytes": bytes})
+        }
+        ImageEvent::LayerDone { index, origin } => {
+            let origin = match origin {
+                Origin::Cached => "cached",
+                Origin::Unpacked => "unpacked",
+                Origin::Downloaded => "downloaded",
+            };
+            json!({"reason": "layer-done", "layer": index, "origin": origin})
+        }
+    }
+}

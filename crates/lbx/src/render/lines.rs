@@ -1,0 +1,101 @@
+//! Plain lines, for logs and CI: one line when something begins or ends, none in between.
+
+use std::sync::Mutex;
+
+use lbx_build::Event;
+use lbx_image::{Event as ImageEvent, Origin};
+
+use super::{Renderer, bytes, count, printable, stderr};
+
+/// Shows events as lines on stderr.
+pub(super) struct Lines {
+    show_pip: bool,
+    names: Mutex<Names>,
+}
+
+/// What the indices of events mean.
+#[derive(Default)]
+pub(super) struct Names {
+    pub(super) sets: Vec<String>,
+    pub(super) artifacts: Vec<String>,
+    pub(super) layers: Vec<u64>,
+}
+
+impl Lines {
+    pub(super) fn new(show_pip: bool) -> Self {
+        Self { show_pip, names: Mutex::default() }
+    }
+}
+
+impl Renderer for Lines {
+    fn event(&self, event: &Event) {
+        let Ok(mut names) = self.names.lock() else { return };
+        names.note(event);
+        if let Some(line) = names.line(event, self.show_pip) {
+            stderr(&format!("lbx: {line}"));
+        }
+    }
+}
+
+impl Names {
+    /// Learns what indices mean.
+    pub(super) fn note(&mut self, event: &Event) {
+        match event {
+            Event::Planned { sets, artifacts, .. } => {
+                self.sets.clone_from(sets);
+                self.artifacts.clone_from(artifacts);
+            }
+            Event::Image(ImageEvent::Resolved { layers, .. }) => {
+                self.layers = layers.iter().map(|layer| layer.size).collect();
+            }
+            _ => {}
+        }
+    }
+
+    /// The line that an event deserves, if any.
+    pub(super) fn line(&self, event: &Event, show_pip: bool) -> Option<String> {
+        match event {
+            Event::Planned { artifacts, image, .. } => Some(planned(artifacts, image)),
+            Event::Image(event) => self.image_line(event),
+            Event::ImageReady { python, pip, digest } => {
+                Some(format!("image ready: Python {python}, pip {pip}, {digest}"))
+            }
+            Event::ResolveStarted { set } => Some(format!("pip: {}", name(&self.sets, *set))),
+            Event::ResolveLine { line, .. } => show_pip.then(|| format!("pip: {}", printable(line))),
+            Event::ResolveFinished { set, wheels } => {
+                Some(format!("pip: {}: {}", name(&self.sets, *set), count(*wheels, "wheel")))
+            }
+            Event::ArtifactStarted { .. } => None,
+            Event::ArtifactFinished { artifact, size, files, .. } => {
+                let name = name(&self.artifacts, *artifact);
+                Some(format!("built {name}: {}, {}", bytes(*size), count(*files, "file")))
+            }
+        }
+    }
+
+    fn image_line(&self, event: &ImageEvent) -> Option<String> {
+        match event {
+            ImageEvent::Resolved { digest, layers } => {
+                let size = layers.iter().map(|layer| layer.size).sum();
+                Some(format!("image {digest}: {}, {}", count(layers.len(), "layer"), bytes(size)))
+            }
+            ImageEvent::LayerDone { index, origin: Origin::Downloaded } => {
+                let size = self.layers.get(*index).copied().unwrap_or_default();
+                Some(format!("layer {} of {}: {}", index + 1, self.layers.len(), bytes(size)))
+            }
+            ImageEvent::Retrying { index, reason } => {
+                Some(format!("layer {}: trying again: {}", index + 1, printable(reason)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What is going to happen, in a line.
+fn planned(artifacts: &[String], image: &str) -> String {
+    format!("building {} in {image}", artifacts.join(", "))
+}
+
+pub(super) fn name(names: &[String], index: usize) -> &str {
+    names.get(index).map_or("?", String::as_str)
+}

@@ -13,7 +13,7 @@ use crate::arguments::{Arguments, Build};
 use crate::environment::Environment;
 use crate::exit;
 use crate::failure::Failure;
-use crate::render::{Output, bytes, count, short_path};
+use crate::render::{Output, short_path};
 
 /// The name of the configuration.
 const CONFIG: &str = "lbx.toml";
@@ -51,19 +51,9 @@ fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Re
     Ok(())
 }
 
-/// Prints what was built: paths on stdout, what is in them on stderr.
+/// Prints the paths of what was built. What is in them was told when each was done.
 fn show(output: &Output, report: &Report, options: &Options, environment: &Environment) {
     for artifact in &report.artifacts {
-        let left_out: usize = artifact.left_out.len();
-        output.note(&format!(
-            "{} {}: {} in {}, {} unpacked, {} wheels, {left_out} left out",
-            artifact.kind.word(),
-            artifact.name,
-            bytes(artifact.size),
-            count(artifact.files, "file"),
-            bytes(artifact.unpacked_size),
-            artifact.wheels.len(),
-        ));
         let path = options.destination.zip(&artifact.name);
         output.result(&short_path(&path, &environment.current_dir));
     }

@@ -139,14 +139,14 @@ impl Launcher {
         let sizes = contents.iter().map(|c| c.len()).collect();
         let request = Request::Run { spec: Box::new(spec), sizes };
         let request = wire::pack(&request, &contents).map_err(|e| launch("cannot pack the request", e))?;
-        self.start(request, streams, program)
+        self.start(&request, streams, program)
     }
 
     /// Tries one thing in a throw-away child.
     pub(crate) fn probe(&self, probe: Probe) -> Result<(Option<Failure>, Setting), Error> {
         let request =
             wire::pack(&Request::Probe(probe), &[]).map_err(|e| launch("cannot pack the request", e))?;
-        let mut running = self.start(request, Streams::default(), String::new())?;
+        let mut running = self.start(&request, Streams::default(), String::new())?;
         let report = running.receive_report()?;
         let status = running.reap()?;
         match report {
@@ -171,7 +171,7 @@ impl Launcher {
         diagnose::diagnose(self, store)
     }
 
-    fn start(&self, request: OwnedFd, streams: Streams, program: String) -> Result<Running, Error> {
+    fn start(&self, request: &OwnedFd, streams: Streams, program: String) -> Result<Running, Error> {
         let packets = SockType::SeqPacket;
         let (ours, theirs) = socketpair(AddressFamily::Unix, packets, None, SockFlag::SOCK_CLOEXEC)
             .map_err(|e| launch("cannot make a socket pair", e))?;

@@ -22,6 +22,10 @@
 //!     Ok(())
 //! }
 //! ```
+#![expect(
+    clippy::unnecessary_debug_formatting,
+    reason = "a failed call shows its arguments as one would write them, quoted and escaped"
+)]
 
 mod child;
 mod diagnose;

@@ -160,16 +160,21 @@ pub(crate) fn lock_securebits() -> nix::Result<()> {
 
 /// Gives every signal its default action again; ignored signals would survive exec.
 pub(crate) fn reset_signal_actions() {
-    // SAFETY: an all-zero sigaction is valid: SIG_DFL, no flags, empty mask.
-    let default: libc::sigaction = unsafe { std::mem::zeroed() };
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL runs none of our code. KILL, STOP and libc's own signals give EINVAL, unused.
-        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+    /// Larger than the kernel's own `sigaction` on every architecture; all zeros are `SIG_DFL`.
+    const DEFAULT: [u64; 8] = [0; 8];
+    for signal in 1..=64 {
+        let old = std::ptr::null_mut::<u8>();
+        // SAFETY: SIG_DFL runs none of our code; the last argument is the size of the signal mask. The
+        // call is raw because the C library hides two signals that it uses itself, and a parent that
+        // ignores them passes that on. KILL and STOP give EINVAL, which is right.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), old, size_of::<u64>()) };
     }
 }
 
 /// Brings up the loopback interface of the current network namespace.
 pub(crate) fn loopback_up() -> nix::Result<()> {
+    /// `IFF_UP` and `IFF_RUNNING`, which are wider constants than the field that takes them.
+    const UP_AND_RUNNING: libc::c_short = 0x41;
     // SAFETY: integer arguments only; the result is checked before use.
     let raw =
         Errno::result(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
@@ -178,9 +183,9 @@ pub(crate) fn loopback_up() -> nix::Result<()> {
     // SAFETY: an all-zero ifreq is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
-        *to = from.cast_signed() as libc::c_char;
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    request.ifr_ifru.ifru_flags = UP_AND_RUNNING;
     // SAFETY: the request is the ifreq that SIOCSIFFLAGS reads.
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     Errno::result(result).map(drop)

@@ -112,7 +112,13 @@ pub(super) fn fresh(
     stage: Stage,
 ) -> Result<(), Failure> {
     mount(Some(kind), fd_path(place).as_str(), Some(kind), flags, options)
-        .or_fail(stage, || format!("mount({kind:?}, {shown:?}, {kind:?}, {:#x}, {options:?})", flags.bits()))
+        .or_fail(stage, || mount_call(kind, shown, flags, options))
+}
+
+/// The words for a mount of a new file system.
+pub(super) fn mount_call(kind: &str, target: &str, flags: MsFlags, options: Option<&str>) -> String {
+    let options = options.map_or_else(|| "NULL".to_owned(), |o| format!("{o:?}"));
+    format!("mount({kind:?}, {target:?}, {kind:?}, {:#x}, {options})", flags.bits())
 }
 
 /// Binds a place, with all that is mounted below it, without changing any flag.

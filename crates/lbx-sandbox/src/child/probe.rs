@@ -56,9 +56,8 @@ fn enter(flags: CloneFlags) -> Result<(), Failure> {
 
 fn fresh(kind: &str, target: &str, options: Option<&str>) -> Result<(), Failure> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_RDONLY;
-    mount(Some(kind), target, Some(kind), flags, options).or_fail(Stage::Root, || {
-        format!("mount({kind:?}, {target:?}, {kind:?}, {:#x}, {options:?})", flags.bits())
-    })
+    mount(Some(kind), target, Some(kind), flags, options)
+        .or_fail(Stage::Root, || mounts::mount_call(kind, target, flags, options))
 }
 
 /// Runs `attempt` in a new process, the first of a new process id namespace; only its errno comes back.

@@ -1,0 +1,242 @@
+//! Kernels and hosts that lack something: every fallback is taken once, every denial is explained.
+//!
+//! What is missing is taken away by a system call filter on the thread that starts the sandbox; the
+//! sandbox inherits it.
+#![expect(unsafe_code, reason = "installs a system call filter, which has no safe wrapper")]
+
+use std::process::Command;
+
+use lbx_sandbox::{Access, Bind, Diagnosis, Error, Layer, Outcome, Overlay, Root};
+
+use crate::support::{Kind, Rootfs, launcher, roots, run, try_run};
+
+const CLOSE_RANGE: libc::c_long = 436;
+const CLONE3: libc::c_long = 435;
+const MOUNT_SETATTR: libc::c_long = 442;
+
+/// Runs `work` on a thread where these calls fail with these errors.
+fn without<T: Send + 'static>(calls: &[(libc::c_long, i32)], work: impl FnOnce() -> T + Send + 'static) -> T {
+    let statement = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
+        code: u16::try_from(code).expect("a code"),
+        jt,
+        jf,
+        k,
+    };
+    let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for (number, errno) in calls {
+        let number = u32::try_from(*number).expect("a number");
+        program.push(statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number, 0, 1));
+        let answer = libc::SECCOMP_RET_ERRNO | u32::try_from(*errno).expect("an errno");
+        program.push(statement(libc::BPF_RET | libc::BPF_K, answer, 0, 0));
+    }
+    program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0));
+    std::thread::spawn(move || {
+        let filter = libc::sock_fprog {
+            len: u16::try_from(program.len()).expect("short"),
+            filter: program.as_mut_ptr(),
+        };
+        // SAFETY: the program outlives the calls, and they change only this thread.
+        unsafe {
+            assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+            let mode = libc::SECCOMP_MODE_FILTER;
+            assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter, 0, 0), 0);
+        }
+        work()
+    })
+    .join()
+    .expect("the work")
+}
+
+/// A run whose success needs each of the guarantees that the newer calls give.
+fn check_guarantees(root: &Rootfs) {
+    let script =
+        "cd /proc/self/fd && echo *; cat /lbx/in/f; echo x > /lbx/in/g; echo x > /etc/g; cd /; ls -d /..;
+        grep -c ' /lbx/in ro,nosuid,nodev' /proc/self/mountinfo";
+    let mut spec = root.shell(script);
+    let shared = root.layer(8);
+    fs_err::write(shared.join("f"), "f\n").expect("a file");
+    spec.binds.push(Bind { source: shared.clone(), target: "/lbx/in".into(), access: Access::ReadOnly });
+    let output = run(&spec);
+    let rest = output.stdout.strip_prefix("0 1 2 3\n").or(output.stdout.strip_prefix("0 1 2\n"));
+    assert_eq!(rest, Some("f\n/..\n1\n"), "{:?}: {output:?}", root.kind);
+    assert!(!shared.join("g").exists() && !root.base().join("etc/g").exists());
+}
+
+#[test]
+fn without_close_range() {
+    for root in roots() {
+        without(&[(CLOSE_RANGE, libc::ENOSYS)], move || check_guarantees(&root));
+    }
+}
+
+#[test]
+fn without_mount_setattr() {
+    for errno in [libc::ENOSYS, libc::EPERM] {
+        for root in roots() {
+            without(&[(MOUNT_SETATTR, errno)], move || check_guarantees(&root));
+        }
+    }
+}
+
+#[test]
+fn without_clone3() {
+    for root in roots() {
+        without(&[(CLONE3, libc::ENOSYS)], move || check_guarantees(&root));
+    }
+}
+
+#[test]
+fn without_pivot_root_on_an_initial_file_system() {
+    for root in roots() {
+        without(&[(libc::SYS_pivot_root, libc::EINVAL)], move || check_guarantees(&root));
+    }
+}
+
+#[test]
+fn without_anything_new() {
+    for root in roots() {
+        // clone3, open_tree … mount_setattr, openat2 and whatever came later.
+        let calls: Vec<_> = (424..470).map(|n| (n, libc::ENOSYS)).collect();
+        without(&calls, move || check_guarantees(&root));
+    }
+}
+
+fn finding(diagnosis: &Diagnosis, layer: Layer) -> (String, Option<String>, Option<String>) {
+    let finding = diagnosis.findings.iter().find(|f| f.layer == layer).expect("a finding");
+    let errno = match &finding.outcome {
+        Outcome::Denied(failure) => failure.errno_name(),
+        other => format!("{other:?}"),
+    };
+    (errno, finding.cause.clone(), finding.fix.clone())
+}
+
+#[test]
+fn the_filter_of_docker_is_recognised() {
+    let Some(root) = roots().pop() else { return };
+    let calls = [
+        (libc::SYS_unshare, libc::EPERM),
+        (libc::SYS_mount, libc::EPERM),
+        (libc::SYS_pivot_root, libc::EPERM),
+        (CLONE3, libc::ENOSYS),
+    ];
+    without(&calls, move || {
+        let error = try_run(&root.shell("true")).expect_err("denied");
+        let text = error.to_string();
+        assert!(text.starts_with("cannot create namespaces: unshare(CLONE_NEW"), "{text}");
+        assert!(text.ends_with("): EPERM"), "{text}");
+        let Error::Setup { diagnosis: Some(diagnosis), .. } = error else { panic!("no diagnosis") };
+        assert!(!diagnosis.can_run());
+        let (errno, cause, fix) = finding(&diagnosis, Layer::UserNamespace);
+        assert_eq!(errno, "EPERM");
+        assert!(cause.expect("a cause").contains("Docker"));
+        assert!(fix.expect("a fix").contains("seccomp=unconfined"));
+        assert_eq!(finding(&diagnosis, Layer::Mount).0, "NotTried");
+    });
+}
+
+#[test]
+fn exhausted_user_namespaces_are_not_a_full_disk() {
+    if roots().is_empty() {
+        return;
+    }
+    without(&[(libc::SYS_unshare, libc::ENOSPC)], || {
+        let diagnosis = launcher().diagnose(None).expect("a diagnosis");
+        let (errno, cause, fix) = finding(&diagnosis, Layer::UserNamespace);
+        assert_eq!(errno, "ENOSPC");
+        assert!(cause.expect("a cause").contains("not about disk space"));
+        assert!(fix.expect("a fix").contains("max_user_namespaces"));
+    });
+}
+
+#[test]
+fn denied_mounts_are_a_finding_of_their_own() {
+    let Some(root) = roots().pop() else { return };
+    let directory = root.dir.path().to_owned();
+    without(&[(libc::SYS_mount, libc::EPERM)], move || {
+        let diagnosis = launcher().diagnose(Some(&directory)).expect("a diagnosis");
+        assert_eq!(finding(&diagnosis, Layer::UserNamespace).0, "Allowed");
+        assert_eq!(finding(&diagnosis, Layer::Mount).0, "EPERM");
+        assert_eq!(finding(&diagnosis, Layer::Overlay).0, "NotTried");
+        assert!(!diagnosis.can_run());
+    });
+}
+
+#[test]
+fn a_host_that_allows_everything_has_nothing_to_say() {
+    for root in roots().into_iter().filter(|r| r.kind == Kind::Layers) {
+        let diagnosis = launcher().diagnose(Some(root.dir.path())).expect("a diagnosis");
+        assert!(diagnosis.can_run());
+        for finding in &diagnosis.findings {
+            assert_eq!(finding.outcome, Outcome::Allowed, "{finding}");
+        }
+        let json = serde_json::to_string(&diagnosis).expect("JSON");
+        assert_eq!(serde_json::from_str::<Diagnosis>(&json).expect("a diagnosis"), diagnosis);
+    }
+}
+
+#[test]
+fn a_refused_overlay_is_a_clear_error() {
+    for root in roots().into_iter().filter(|r| r.kind == Kind::Layers) {
+        let mut spec = root.shell("true");
+        // The kernel takes no layer from a file system whose names come and go.
+        spec.root = Root::Layers(vec![root.base(), "/proc/sys".into()]);
+        let error = try_run(&spec).expect_err("refused").to_string();
+        assert!(error.starts_with(r#"cannot assemble the sandbox's root: mount("overlay""#), "{error}");
+        assert!(error.contains("lowerdir=s:1:0,userxattr") && error.ends_with("EINVAL"), "{error}");
+    }
+}
+
+#[test]
+fn the_overlay_probe_leaves_nothing_and_explains_a_refusal() {
+    let Some(root) = roots().pop() else { return };
+    let count = || fs_err::read_dir(root.dir.path()).expect("a listing").count();
+    let before = count();
+    launcher().overlay_supported(root.dir.path()).expect("an answer");
+    assert_eq!(count(), before);
+    let answer = launcher().overlay_supported("/proc/sys".as_ref()).expect("an answer");
+    let Overlay::Refused(finding) = answer else { panic!("{answer:?}") };
+    assert!(finding.to_string().starts_with("overlay: denied: mkdtemp("), "{finding}");
+    assert!(finding.fix.is_some());
+}
+
+/// Runs an ignored test of this program below a shell command that changes its surroundings first.
+fn inside(surroundings: &str, helper: &str) {
+    let this = std::env::current_exe().expect("this program");
+    let script = format!("{surroundings} && exec \"$0\" --exact {helper} --ignored --nocapture");
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
+        .arg(this)
+        .output()
+        .expect("unshare");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{messages}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[test]
+fn with_a_masked_proc_the_outer_one_is_bound_read_only() {
+    if !roots().is_empty() {
+        inside("mount -t tmpfs mask /proc/driver", "kernel::helper_with_a_masked_proc");
+    }
+}
+
+#[test]
+#[ignore = "run by with_a_masked_proc_the_outer_one_is_bound_read_only"]
+fn helper_with_a_masked_proc() {
+    let diagnosis = launcher().diagnose(None).expect("a diagnosis");
+    let (errno, cause, _) = finding(&diagnosis, Layer::Proc);
+    assert_eq!(errno, "EPERM");
+    assert!(cause.expect("a cause").contains("masked"));
+    assert!(diagnosis.can_run());
+    for root in roots() {
+        check_guarantees(&root);
+        let me = std::process::id();
+        let script = format!(
+            "test -d /proc/{me} && ! echo x > /proc/sys/kernel/hostname && ! cat /proc/{me}/environ && ls /proc/driver"
+        );
+        let output = run(&root.shell(&script));
+        assert_eq!((output.code(), output.stdout.as_str()), (0, ""), "{output:?}");
+        assert!(output.stderr.contains("Read-only file system"), "{output:?}");
+    }
+}

@@ -1,0 +1,181 @@
+//! What the command sees: layers, devices, files, binds.
+
+use lbx_sandbox::{Access, Bind, Error, File, Root, Tmpfs};
+use std::os::unix::fs::symlink;
+
+use crate::support::{Kind, output, roots, run, try_run};
+
+fn file(target: &str, contents: &str) -> File {
+    File { target: target.into(), contents: contents.into(), executable: false }
+}
+
+#[test]
+fn dev_has_only_what_we_say() {
+    for root in roots() {
+        let names = output(&root, "cd /dev && echo *");
+        assert_eq!(names, "fd full null random shm stderr stdin stdout urandom zero\n");
+        assert_eq!(output(&root, "stat -c '%t:%T' /dev/null /dev/urandom"), "1:3\n1:9\n");
+        let script = "echo x > /dev/null && head -c 4 /dev/urandom | wc -c && echo hi > /dev/stdout";
+        assert_eq!(output(&root, script), "4\nhi\n");
+    }
+}
+
+#[test]
+fn generated_files_win_over_the_image() {
+    for root in roots() {
+        let passwd = output(&root, "cat /etc/passwd");
+        assert!(passwd.starts_with("lbx:x:1000:1000:") && !passwd.contains("root"), "{passwd}");
+        assert!(output(&root, "cat /etc/hosts; hostname").ends_with("::1 localhost\nlbx\n"));
+        assert_eq!(output(&root, "cat /etc/image /etc/resolv.conf"), "from the image\n");
+    }
+}
+
+#[test]
+fn files_appear_in_the_root_and_in_writable_directories() {
+    for root in roots() {
+        let mut spec = root.shell("cat /etc/passwd /opt/a/b /home/lbx/.config/c /etc/image && /opt/run");
+        spec.files.push(file("/etc/passwd", "mine\n"));
+        spec.files.push(file("/opt/a/b", "b\n"));
+        spec.files.push(file("/home/lbx/.config/c", "c\n"));
+        let script = b"#!/bin/sh\necho ran\n".to_vec();
+        spec.files.push(File { target: "/opt/run".into(), contents: script, executable: true });
+        assert_eq!(run(&spec).stdout, "mine\nb\nc\nfrom the image\nran\n");
+        assert!(!root.base().join("opt").exists());
+    }
+}
+
+#[test]
+fn large_files_arrive_whole() {
+    for root in roots() {
+        let mut spec = root.shell("wc -c < /opt/large; tail -c 4 /opt/large");
+        spec.files.push(file("/opt/large", &format!("{}last", "x".repeat(3_000_000))));
+        assert_eq!(run(&spec).stdout, "3000004\nlast");
+    }
+}
+
+#[test]
+fn binds_and_memory_nest_in_any_order() {
+    for root in roots() {
+        let (outer, inner) = (root.layer(1), root.layer(2));
+        fs_err::create_dir(outer.join("hole")).expect("a directory");
+        fs_err::write(outer.join("o"), "o\n").expect("a file");
+        fs_err::write(inner.join("i"), "i\n").expect("a file");
+        let mut spec =
+            root.shell("cat /tmp/deep/er/o /tmp/deep/er/hole/i /one && echo x > /tmp/deep/er/hole/m/x");
+        let bind = |source, target: &str, access| Bind { source, target: target.into(), access };
+        spec.binds.push(bind(inner.join("i"), "/one", Access::ReadOnly));
+        spec.binds.push(bind(inner.clone(), "/tmp/deep/er/hole", Access::ReadOnly));
+        spec.binds.push(bind(outer.clone(), "/tmp/deep/er", Access::ReadOnly));
+        fs_err::create_dir(inner.join("m")).expect("a directory");
+        spec.tmpfs.push(Tmpfs { target: "/tmp/deep/er/hole/m".into(), mode: 0o755, size: Some(1 << 20) });
+        let output = run(&spec);
+        assert_eq!((output.stdout.as_str(), output.code()), ("o\ni\ni\n", 0), "{output:?}");
+        assert_eq!(fs_err::read_dir(inner.join("m")).expect("a listing").count(), 0);
+    }
+}
+
+#[test]
+fn memory_has_the_size_that_was_asked_for() {
+    for root in roots() {
+        let mut spec = root.shell("head -c 3000000 /dev/zero > /tmp/big; wc -c < /tmp/big");
+        spec.tmpfs.iter_mut().find(|t| t.target == "/tmp").expect("tmp").size = Some(1 << 20);
+        assert_eq!(run(&spec).stdout.trim(), "1048576");
+    }
+}
+
+#[test]
+fn a_bind_of_something_missing_or_of_a_symlink_is_refused() {
+    for root in roots() {
+        let link = root.layer(1).join("link");
+        symlink("/etc", &link).expect("a link");
+        for (source, errno) in [(link, "ELOOP"), ("/nonexistent/x".into(), "ENOENT")] {
+            let mut spec = root.shell("true");
+            spec.binds.push(Bind { source, target: "/in".into(), access: Access::ReadOnly });
+            let error = try_run(&spec).expect_err("refused").to_string();
+            assert!(error.starts_with("cannot open the sandbox's sources: open(\"/"), "{error}");
+            assert!(error.ends_with(errno), "{error}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_made_in_a_bound_directory_of_the_host() {
+    for root in roots() {
+        let shared = root.layer(1);
+        let mut spec = root.shell("true");
+        let source = shared.clone();
+        spec.binds.push(Bind { source, target: "/in".into(), access: Access::ReadWrite });
+        spec.tmpfs.push(Tmpfs { target: "/in/below".into(), mode: 0o755, size: None });
+        let error = try_run(&spec).expect_err("refused");
+        assert!(
+            matches!(&error, Error::Setup { failure, .. } if failure.errno_name() == "ENOENT"),
+            "{error}"
+        );
+        assert_eq!(fs_err::read_dir(&shared).expect("a listing").count(), 0);
+    }
+}
+
+#[test]
+fn upper_layers_hide_replace_and_remove() {
+    use nix::sys::stat::{Mode, SFlag, mknod};
+    for root in roots().into_iter().filter(|r| r.kind == Kind::Layers) {
+        let (one, two) = (root.layer(1), root.layer(2));
+        fs_err::create_dir_all(one.join("opt")).expect("a directory");
+        fs_err::write(one.join("opt/gone"), "1").expect("a file");
+        fs_err::write(one.join("opt/new"), "1\n").expect("a file");
+        fs_err::create_dir_all(two.join("opt")).expect("a directory");
+        mknod(&two.join("opt/gone"), SFlag::S_IFCHR, Mode::empty(), 0).expect("a whiteout");
+        fs_err::write(two.join("opt/new"), "2\n").expect("a file");
+        let mut spec = root.shell("cd /opt && echo * && cat new");
+        spec.root = Root::Layers(vec![root.base(), one, two]);
+        assert_eq!(run(&spec).stdout, "new\n2\n");
+    }
+}
+
+#[test]
+fn hundreds_of_layers_with_long_names_are_stacked() {
+    for root in roots().into_iter().filter(|r| r.kind == Kind::Layers) {
+        let deep = root.dir.path().join("x".repeat(200)).join("a,b:c\\d e").join("y".repeat(200));
+        let mut layers = vec![root.base()];
+        for number in 0..300 {
+            let layer = deep.join(number.to_string());
+            fs_err::create_dir_all(layer.join("opt")).expect("a directory");
+            fs_err::write(layer.join("opt").join(format!("f{number}")), "").expect("a file");
+            fs_err::write(layer.join("opt/top"), number.to_string()).expect("a file");
+            layers.push(layer);
+        }
+        let mut spec = root.shell("ls /opt | wc -l; cat /opt/top");
+        spec.root = Root::Layers(layers.clone());
+        assert_eq!(run(&spec).stdout, "301\n299");
+        spec.root = Root::Layers(layers.iter().cycle().take(500).cloned().collect());
+        let error = try_run(&spec).expect_err("too many").to_string();
+        assert_eq!(error, "sandbox specification: 500 layers: expected 1 to 499");
+    }
+}
+
+#[test]
+fn nothing_is_left_in_the_root_on_the_host() {
+    for root in roots() {
+        let list = || {
+            let mut names = vec![];
+            let mut queue = vec![root.dir.path().to_owned()];
+            while let Some(dir) = queue.pop() {
+                for entry in fs_err::read_dir(dir).expect("a listing").flatten() {
+                    if entry.file_type().expect("a type").is_dir() {
+                        queue.push(entry.path());
+                    }
+                    names.push(entry.path());
+                }
+            }
+            names.sort();
+            names
+        };
+        let before = list();
+        let mut spec = root.shell("echo x > /tmp/x; echo x > /run/x");
+        spec.files.push(file("/lbx/f", "f"));
+        assert_eq!(run(&spec).code(), 0);
+        assert_eq!(list(), before);
+        let mounts = fs_err::read_to_string("/proc/self/mountinfo").expect("mounts");
+        assert!(!mounts.contains("lbx-sandbox-"), "{mounts}");
+    }
+}

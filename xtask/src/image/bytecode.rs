@@ -12,10 +12,9 @@ use crate::{Result, process};
 /// Where Debian has the loader and the libraries.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
-/// Adds the compiled form of every module below the interpreter's library folder.
-pub(crate) fn add(tree: &mut Tree, python: &str) -> Result<()> {
-    let root = tempfile::Builder::new().prefix("standin-").tempdir()?;
-    let root = root.path();
+/// Adds the compiled form of every module below the interpreter's library folder. The tree is written
+/// out to `root` for that, which must not exist and is left behind.
+pub(crate) fn add(tree: &mut Tree, python: &str, root: &Path) -> Result<()> {
     write_out(tree, root)?;
     let modules = format!("var/lang/lib/python{python}");
     let mut command = Command::new(root.join(LIBRARIES).join("ld-linux-x86-64.so.2"));

@@ -13,6 +13,7 @@ use self::debian::{Apt, Package};
 use self::layout::NamedLayer;
 use self::recipe::{RUNTIMES, Recipe, Source};
 use self::tree::Tree;
+pub(crate) use self::wheels::python_with_pip;
 use crate::{Result, provision, workspace};
 
 mod bytecode;
@@ -22,6 +23,9 @@ mod layout;
 mod recipe;
 mod tree;
 mod wheels;
+
+/// How folders begin that hold an image in the making.
+const FRESH: &str = ".fresh-";
 
 /// What to assemble, and where.
 #[derive(clap::Args)]
@@ -47,16 +51,19 @@ struct Stamp {
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    // apt takes a relative path for one below its own folders.
+    let out = std::path::absolute(&arguments.out)?;
     for runtime in RUNTIMES {
         if arguments.runtime == runtime || arguments.runtime == "all" {
-            let folder = ensure(runtime, &arguments.out, arguments.force)?;
+            let folder = ensure(runtime, &out, arguments.force)?;
             println!("{}", folder.display());
         }
     }
     Ok(())
 }
 
-/// The folder with the stand-in for the runtime, in the OCI layout, assembled if need be.
+/// The folder with the stand-in for the runtime, in the OCI layout, assembled if need be below `out`,
+/// which is an absolute path.
 pub(crate) fn ensure(runtime: &str, out: &Path, force: bool) -> Result<PathBuf> {
     let recipe = Recipe::read(&workspace::standin_recipes(), runtime)?;
     let (folder, stamp_path) = (out.join(runtime), out.join(format!("{runtime}.stamp.json")));
@@ -108,6 +115,7 @@ fn blobs(folder: &Path) -> Result<Vec<(String, u64)>> {
 
 /// Makes the image beside its place and moves it there when it is whole.
 fn assemble(recipe: &Recipe, out: &Path, folder: &Path, stamp_path: &Path) -> Result<Stamp> {
+    remove_leftovers(out)?;
     eprintln!("{}: fetching packages of Debian {}", recipe.runtime, recipe.suite);
     let apt = Apt::open(&out.join("packages").join(&recipe.suite), &recipe.suite)?;
     let mut packages = apt.download(&recipe.packages)?;
@@ -123,9 +131,9 @@ fn assemble(recipe: &Recipe, out: &Path, folder: &Path, stamp_path: &Path) -> Re
         };
         wheels::install(wheel, &below, &mut tree)?;
     }
-    bytecode::add(&mut tree, &recipe.python)?;
+    let fresh = tempfile::Builder::new().prefix(FRESH).tempdir_in(out)?;
+    bytecode::add(&mut tree, &recipe.python, &fresh.path().join("root"))?;
     let layers = layers(tree, recipe)?;
-    let fresh = tempfile::Builder::new().prefix(".fresh-").tempdir_in(out)?;
     let manifest = layout::write(&fresh.path().join("image"), recipe, &layers, &labels(recipe, &packages))?;
     if folder.exists() {
         fs_err::rename(folder, fresh.path().join("old"))?;
@@ -134,6 +142,17 @@ fn assemble(recipe: &Recipe, out: &Path, folder: &Path, stamp_path: &Path) -> Re
     let stamp = Stamp { recipe: recipe.digest.clone(), manifest, blobs: blobs(folder)? };
     fs_err::write(stamp_path, serde_json::to_vec_pretty(&stamp)?)?;
     Ok(stamp)
+}
+
+/// Removes what a killed process left unfinished; the caller holds the lock, so nobody uses it.
+fn remove_leftovers(out: &Path) -> Result<()> {
+    for entry in fs_err::read_dir(out)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(FRESH) {
+            fs_err::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Cuts the tree into the recipe's layers.

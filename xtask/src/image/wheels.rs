@@ -61,7 +61,7 @@ fn fetch(folder: &Path, recipe: &Recipe) -> Result<()> {
 }
 
 /// An interpreter on this host that has pip, which is installed if there is none.
-fn python_with_pip() -> Result<&'static str> {
+pub(crate) fn python_with_pip() -> Result<&'static str> {
     let find = || {
         let has_pip =
             |python: &&str| process::succeeds(Command::new(python).args(["-m", "pip", "--version"]));

@@ -200,9 +200,9 @@ fn the_overlay_probe_leaves_nothing_and_explains_a_refusal() {
 }
 
 /// Runs an ignored test of this program below a shell command that changes its surroundings first.
-fn inside(surroundings: &str, helper: &str) {
+fn inside(surroundings: &str, through: &str, helper: &str) {
     let this = std::env::current_exe().expect("this program");
-    let script = format!("{surroundings} && exec \"$0\" --exact {helper} --ignored --nocapture");
+    let script = format!("{surroundings} && exec {through} \"$0\" --exact {helper} --ignored --nocapture");
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script])
         .arg(this)
@@ -217,7 +217,7 @@ fn inside(surroundings: &str, helper: &str) {
 #[test]
 fn with_a_masked_proc_the_outer_one_is_bound_read_only() {
     if !roots().is_empty() {
-        inside("mount -t tmpfs mask /proc/driver", "kernel::helper_with_a_masked_proc");
+        inside("mount -t tmpfs mask /proc/driver", "", "kernel::helper_with_a_masked_proc");
     }
 }
 
@@ -239,4 +239,26 @@ fn helper_with_a_masked_proc() {
         assert_eq!((output.code(), output.stdout.as_str()), (0, ""), "{output:?}");
         assert!(output.stderr.contains("Read-only file system"), "{output:?}");
     }
+}
+
+#[test]
+fn in_a_chroot_the_cause_is_the_chroot() {
+    // A copy of the host's top directory, made of binds; /mnt holds it and is left out.
+    let copy = "mount -t tmpfs copy /mnt && mkdir /mnt/in && for e in /*; do
+        if [ -L $e ]; then cp -P $e /mnt/in$e;
+        elif [ -d $e ] && [ $e != /mnt ]; then mkdir /mnt/in$e && mount --rbind $e /mnt/in$e || exit 9; fi;
+        done";
+    if !roots().is_empty() {
+        inside(copy, "chroot /mnt/in", "kernel::helper_in_a_chroot");
+    }
+}
+
+#[test]
+#[ignore = "run by in_a_chroot_the_cause_is_the_chroot"]
+fn helper_in_a_chroot() {
+    let diagnosis = launcher().diagnose(None).expect("a diagnosis");
+    let (errno, cause, fix) = finding(&diagnosis, Layer::UserNamespace);
+    assert_eq!(errno, "EPERM");
+    assert!(cause.expect("a cause").contains("chroot"));
+    assert!(fix.is_some());
 }

@@ -125,9 +125,18 @@ impl Host {
             unprivileged_userns_clone: value("/proc/sys/kernel/unprivileged_userns_clone"),
             max_user_namespaces: value("/proc/sys/user/max_user_namespaces"),
             // A process sees only the mounts below its root, and its root is one unless it was changed.
-            in_chroot: !mounts.is_empty() && !mounts.lines().any(|l| l.split(' ').nth(4) == Some("/")),
+            in_chroot: root_differs_from_init().unwrap_or_else(|| {
+                !mounts.is_empty() && !mounts.lines().any(|l| l.split(' ').nth(4) == Some("/"))
+            }),
         }
     }
+}
+
+/// Compares our root with that of process 1, which only root may look at.
+fn root_differs_from_init() -> Option<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path: &str| fs_err::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    Some(identity("/proc/1/root")? != identity("/")?)
 }
 
 pub(crate) fn diagnose(launcher: &Launcher, store: Option<&Path>) -> Result<Diagnosis, Error> {

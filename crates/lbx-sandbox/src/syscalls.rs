@@ -171,6 +171,16 @@ pub(crate) fn reset_signal_actions() {
     }
 }
 
+/// Leaves the session keyring of the caller, with the keys that it makes readable, for an empty one.
+///
+/// Not an error where it is denied: a container's filter that knows the call denies the other key calls too.
+pub(crate) fn leave_session_keyring() {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let no_name = std::ptr::null::<u8>();
+    // SAFETY: without a name the call reads no memory.
+    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name) };
+}
+
 /// Brings up the loopback interface of the current network namespace.
 pub(crate) fn loopback_up() -> nix::Result<()> {
     /// `IFF_UP` and `IFF_RUNNING`, which are wider constants than the field that takes them.

@@ -86,6 +86,7 @@ fn receive_request(socket: &OwnedFd) -> Result<(Request, OwnedFd), Failure> {
 /// Forgets what was inherited from the caller and would reach the command.
 fn prepare() {
     syscalls::reset_signal_actions();
+    syscalls::leave_session_keyring();
     // Unblocks everything; the loops below block what they wait for.
     let _ = SigSet::empty().thread_set_mask();
     umask(Mode::from_bits_truncate(0o022));

@@ -17,7 +17,6 @@ const USER_AND_MOUNTS: CloneFlags = CloneFlags::CLONE_NEWUSER.union(CloneFlags::
 
 /// Tries it and reports.
 pub(super) fn run(socket: &OwnedFd, probe: &Probe) -> i32 {
-    // Before the attempt: what the child of a new namespace is called afterwards is read again.
     let failure = attempt(probe).err();
     let report = Report::Probed { failure, setting: setting() };
     i32::from(wire::send(socket.as_fd(), &report, &[]).is_err())

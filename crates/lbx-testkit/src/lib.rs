@@ -2,6 +2,10 @@
 //!
 //! Everything here panics with a message when it can't do its work: a test that lacks its tools has failed.
 
+pub mod command;
 pub mod images;
+pub mod process;
 pub mod registry;
+pub mod stall;
 pub mod standin;
+pub mod wheels;

@@ -8,7 +8,11 @@ const REGISTRY: &str = "LBX_TEST_REGISTRY";
 
 /// The reference of the stand-in image of a runtime such as `python3.11`; none, with a loud word, when no
 /// registry serves it.
-#[expect(clippy::disallowed_methods, clippy::print_stderr, reason = "tests are told about their surroundings this way")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests are told about their surroundings this way"
+)]
 pub fn reference(runtime: &str) -> Option<String> {
     let Ok(registry) = std::env::var(REGISTRY) else {
         assert!(!must_run("standin"), "{REGISTRY} is not set, and LBX_MUST_RUN forbids skipping");

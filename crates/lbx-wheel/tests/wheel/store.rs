@@ -1,0 +1,263 @@
+//! The store: found again, rebuilt when damaged, complete or absent, shared.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lbx_archive::{Archive, Limits, Method, Timestamp};
+use lbx_wheel::{Kind, Location, Wheel, WheelStore};
+
+use crate::craft::{Craft, DIST_INFO};
+
+fn sample() -> Craft {
+    let noise: Vec<u8> = (0..200u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
+    Craft::new()
+        .file("foo/", "")
+        .file("foo/__init__.py", "import os\n".repeat(50))
+        .file_with("foo/stored.py", "import sys\n".repeat(50), 0o100_644, true)
+        .file_with("foo/noise", noise, 0o100_644, true)
+        .file_with("foo/ext.so", "ELF".repeat(100), 0o100_755, false)
+        .file_with("foo/typeless", "x", 0o755, false)
+        .file("foo_bar-1.0.data/scripts/run", "#!python\nprint(1)\n")
+        .file("foo_bar-1.0.data/scripts/plain", "#!/bin/sh\n")
+        .file("foo_bar-1.0.data/scripts/tool", "#!python\n")
+        .file("foo_bar-1.0.data/data/lib/x", "lost")
+        .file(&format!("{DIST_INFO}/entry_points.txt"), "[console_scripts]\ntool = foo:main\n")
+}
+
+struct Fixture {
+    directory: tempfile::TempDir,
+    wheel: PathBuf,
+}
+
+impl Fixture {
+    fn new(craft: &Craft) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let wheel = craft.write(directory.path());
+        Self { directory, wheel }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.directory.path().join("store")
+    }
+
+    /// A store that remembers nothing, as in a new process.
+    fn store(&self) -> WheelStore {
+        WheelStore::open(&self.root()).unwrap()
+    }
+
+    fn stored(&self, name: &str) -> PathBuf {
+        let wheel = self.store().add(&self.wheel).unwrap();
+        let parent = wheel.path().parent().unwrap().to_owned();
+        let entry = fs_err::read_dir(&parent).unwrap().map(|entry| entry.unwrap().path());
+        entry.into_iter().find(|path| path.file_name().unwrap().to_string_lossy().starts_with(name)).unwrap()
+    }
+}
+
+/// The zip of everything that a wheel installs.
+fn pack(wheel: &Wheel) -> Vec<u8> {
+    let open = wheel.open().unwrap();
+    let entries: Vec<_> = wheel.files.iter().map(|file| wheel.entry(file, &open)).collect();
+    let mut out = Vec::new();
+    lbx_archive::write(&mut out, &entries, Timestamp::default()).unwrap();
+    out
+}
+
+fn file<'w>(wheel: &'w Wheel, path: &str) -> &'w lbx_wheel::InstalledFile {
+    wheel.files.iter().find(|file| file.path == path).unwrap()
+}
+
+#[test]
+fn a_wheel_is_mapped_and_its_files_can_be_packed() {
+    let fixture = Fixture::new(&sample());
+    let wheel = fixture.store().add(&fixture.wheel).unwrap();
+    let paths: Vec<&str> = wheel.files.iter().map(|file| file.path.as_str()).collect();
+    let expected = [
+        "bin/plain",
+        "bin/run",
+        "foo/__init__.py",
+        "foo/ext.so",
+        "foo/noise",
+        "foo/stored.py",
+        "foo/typeless",
+        "foo_bar-1.0.dist-info/METADATA",
+        "foo_bar-1.0.dist-info/RECORD",
+        "foo_bar-1.0.dist-info/WHEEL",
+        "foo_bar-1.0.dist-info/entry_points.txt",
+    ];
+    assert_eq!(paths, expected);
+    assert_eq!(file(&wheel, "bin/run").kind, Kind::Script { shebang: true });
+    assert_eq!(file(&wheel, "bin/plain").kind, Kind::Script { shebang: false });
+    assert_eq!(file(&wheel, "foo_bar-1.0.dist-info/RECORD").kind, Kind::Metadata);
+    assert!(file(&wheel, "foo/ext.so").executable);
+    assert!(!file(&wheel, "foo/typeless").executable);
+    assert_eq!(wheel.left_out.len(), 2);
+    assert_eq!(wheel.console_scripts[0].name, "tool");
+
+    let bytes = pack(&wheel);
+    let path = fixture.directory.path().join("out.zip");
+    fs_err::write(&path, &bytes).unwrap();
+    let out = fs_err::File::open(&path).unwrap().into_file();
+    let archive = Archive::open(&out, &Limits::default()).unwrap();
+    for member in archive.members() {
+        let original = sample()
+            .files
+            .into_iter()
+            .find(|file| file.name.ends_with(&member.name.replace("bin/", "scripts/")));
+        let content = member.read(&out).unwrap();
+        if let Some(original) = original {
+            assert_eq!(content, original.content, "{}", member.name);
+        }
+    }
+    assert_eq!(archive.members().len(), expected.len());
+}
+
+#[test]
+fn stored_members_are_compressed_when_that_makes_them_smaller() {
+    let fixture = Fixture::new(&sample());
+    let wheel = fixture.store().add(&fixture.wheel).unwrap();
+    let anew = file(&wheel, "foo/stored.py");
+    assert_eq!(anew.packed.method, Method::Deflated);
+    assert!(matches!(anew.location, Location::Sidecar { offset: 0 }));
+    assert!(anew.packed.compressed_size < anew.packed.size);
+    let noise = file(&wheel, "foo/noise");
+    assert_eq!(noise.packed.method, Method::Stored);
+    assert!(matches!(noise.location, Location::Wheel { .. }));
+}
+
+#[test]
+fn a_wheel_is_found_again_by_its_digest() {
+    let fixture = Fixture::new(&sample());
+    let added = fixture.store().add(&fixture.wheel).unwrap();
+    fs_err::remove_file(&fixture.wheel).unwrap();
+    let store = fixture.store();
+    let found = store.get(added.digest).unwrap().unwrap();
+    assert_eq!(format!("{added:?}"), format!("{found:?}"));
+    assert_eq!(pack(&added), pack(&found));
+    assert!(Arc::ptr_eq(&found, &store.get(added.digest).unwrap().unwrap()));
+    assert_eq!(added.digest.to_string().parse(), Ok(added.digest));
+    let other = lbx_wheel::Digest([0; 32]);
+    assert!(store.get(other).unwrap().is_none());
+}
+
+/// Damages a file of the store; the next store must give the same wheel again.
+fn assert_survives(name: &str, damage: impl Fn(&Path)) {
+    let fixture = Fixture::new(&sample());
+    let before = fixture.store().add(&fixture.wheel).unwrap();
+    let bytes = pack(&before);
+    damage(&fixture.stored(name));
+    let after = fixture.store().get(before.digest).unwrap().expect("the wheel is still there");
+    assert_eq!(pack(&after), bytes);
+    assert_eq!(before.files, after.files);
+}
+
+#[test]
+fn an_index_that_does_not_verify_is_made_anew() {
+    let len = fs_err::metadata(Fixture::new(&sample()).stored("index")).unwrap().len();
+    for at in [0, 20, 60, 100, usize::try_from(len).unwrap() - 1] {
+        assert_survives("index", |path| {
+            let mut bytes = fs_err::read(path).unwrap();
+            bytes[at] ^= 1;
+            fs_err::write(path, bytes).unwrap();
+        });
+    }
+    assert_survives("index", |path| fs_err::write(path, "").unwrap());
+    assert_survives("index", |path| fs_err::remove_file(path).unwrap());
+    assert_survives("index", |path| {
+        let mut bytes = fs_err::read(path).unwrap();
+        bytes.push(0);
+        fs_err::write(path, bytes).unwrap();
+    });
+}
+
+#[test]
+fn a_sidecar_that_changed_is_made_anew() {
+    assert_survives("sidecar", |path| fs_err::remove_file(path).unwrap());
+    assert_survives("sidecar", |path| fs_err::write(path, "short").unwrap());
+}
+
+#[test]
+fn a_stored_wheel_that_changed_counts_as_absent() {
+    let fixture = Fixture::new(&sample());
+    let digest = fixture.store().add(&fixture.wheel).unwrap().digest;
+    let path = fixture.stored("foo_bar");
+    let mut bytes = fs_err::read(&path).unwrap();
+    bytes[40] ^= 1;
+    fs_err::write(&path, bytes).unwrap();
+    assert!(fixture.store().get(digest).unwrap().is_none());
+    // And it can be added again.
+    let again = fixture.store().add(&fixture.wheel).unwrap();
+    assert_eq!(again.digest, digest);
+    assert!(fixture.store().get(digest).unwrap().is_some());
+}
+
+#[test]
+fn a_touched_wheel_is_still_the_wheel() {
+    assert_survives("foo_bar", |path| {
+        let bytes = fs_err::read(path).unwrap();
+        fs_err::write(path, bytes).unwrap();
+    });
+}
+
+#[test]
+fn leftovers_of_killed_processes_are_removed() {
+    let fixture = Fixture::new(&sample());
+    let digest = fixture.store().add(&fixture.wheel).unwrap().digest;
+    let leftover = fixture.root().join(".new-killed");
+    fs_err::create_dir(&leftover).unwrap();
+    fs_err::write(leftover.join("half"), "half").unwrap();
+    let store = fixture.store();
+    assert!(!leftover.exists());
+    assert!(store.get(digest).unwrap().is_some());
+}
+
+#[test]
+fn what_another_process_is_making_is_not_removed() {
+    let fixture = Fixture::new(&sample());
+    drop(fixture.store());
+    let lock = fs_err::File::open(fixture.root().join(".lock")).unwrap().into_file();
+    lock.lock_shared().unwrap();
+    let busy = fixture.root().join(".new-busy");
+    fs_err::create_dir(&busy).unwrap();
+    fixture.store().add(&fixture.wheel).unwrap();
+    assert!(busy.exists());
+    drop(lock);
+    fixture.store();
+    assert!(!busy.exists());
+}
+
+#[test]
+fn many_adds_at_once_give_one_wheel() {
+    let fixture = Fixture::new(&sample());
+    let digests: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| fixture.store().add(&fixture.wheel).unwrap().digest)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(digests.iter().all(|digest| *digest == digests[0]));
+    let names: Vec<_> =
+        fs_err::read_dir(fixture.root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "the lock and the wheel: {names:?}");
+}
+
+#[test]
+fn the_same_bytes_under_another_name_have_the_other_tags() {
+    let fixture = Fixture::new(&sample());
+    let first = fixture.store().add(&fixture.wheel).unwrap();
+    let other = fixture.directory.path().join("foo_bar-1.0-1-py38-none-any.whl");
+    fs_err::copy(&fixture.wheel, &other).unwrap();
+    let second = fixture.store().add(&other).unwrap();
+    assert_eq!(first.digest, second.digest);
+    assert_eq!(second.filename.python, ["py38"]);
+    assert_eq!(pack(&first), pack(&second));
+    let wrong = fixture.directory.path().join("other-1.0-py3-none-any.whl");
+    fs_err::copy(&fixture.wheel, &wrong).unwrap();
+    assert!(fixture.store().add(&wrong).is_err());
+}
+
+#[test]
+fn the_mode_of_the_added_file_does_not_matter() {
+    let fixture = Fixture::new(&sample());
+    fs_err::set_permissions(&fixture.wheel, std::fs::Permissions::from_mode(0o400)).unwrap();
+    fixture.store().add(&fixture.wheel).unwrap();
+}

@@ -169,6 +169,21 @@ mod tests {
         assert_eq!(lines["x/RECORD"], Line { checksum: None, size: None });
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_acceptable_path_comes_back(path in "[a-z,\"' äß.]{1,20}(/[a-z,\"]{1,9}){0,2}", size in 0u64..) {
+            proptest::prop_assume!(lbx_archive::check_name(&path).is_ok());
+            let text = format!("\"{}\",{EMPTY},{size}\n", path.replace('"', "\"\""));
+            let lines = parse(text.as_bytes()).unwrap();
+            proptest::prop_assert_eq!(lines[&path].size, Some(size));
+        }
+
+        #[test]
+        fn any_text_is_parsed_or_refused(text in "[a-z,\"=/\r\n0-9]{0,60}") {
+            drop(parse(text.as_bytes()));
+        }
+    }
+
     #[test]
     fn padding_is_accepted() {
         assert_eq!(parse_checksum(EMPTY), parse_checksum(&format!("{EMPTY}=")));

@@ -151,10 +151,12 @@ fn pips() -> Vec<PathBuf> {
     } else {
         skip("python3 has no pip");
     }
-    let is_pip =
-        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pip-"));
-    pips.extend(real_wheels().into_iter().filter(is_pip));
+    pips.extend(real_wheels().into_iter().filter(|path| is_pip(path)));
     pips
+}
+
+fn is_pip(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pip-"))
 }
 
 fn assert_crafted(craft: &Craft) {

@@ -6,9 +6,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
+mod check;
+mod demo;
 mod image;
 mod process;
 mod provision;
+mod serve;
+mod test;
+mod tidy;
+mod unprivileged;
+mod wheels;
 mod workspace;
 
 /// What every task returns: the reader is a person at a terminal, so an error is its text.
@@ -24,16 +32,37 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure lbx and its peers side by side, into target/bench.json
+    Bench,
+    /// One measured step of the bench, in a process of its own
+    #[command(hide = true)]
+    BenchStep(bench::Step),
+    /// Check format, rules, lints and documentation
+    Check,
+    /// Set everything up, and build the examples
+    Demo,
     /// Assemble the stand-in images from Debian packages and PyPI
     Image(image::Arguments),
     /// Install the Debian packages that a task needs, or print the command that does
     Provision(provision::Arguments),
+    /// Set everything up, and run every test
+    Test(test::Arguments),
+    /// Check the rules of ARCHITECTURE.md that a machine can check
+    Tidy,
 }
 
 fn main() -> ExitCode {
+    // The bench starts sandboxes, and this program is then their first process.
+    lbx_sandbox::init_if_child();
     let done = match Arguments::parse().task {
+        Task::Bench => bench::run(),
+        Task::BenchStep(step) => bench::step(&step),
+        Task::Check => check::run(),
+        Task::Demo => demo::run(),
         Task::Image(arguments) => image::run(&arguments),
         Task::Provision(arguments) => provision::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Tidy => tidy::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

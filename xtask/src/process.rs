@@ -27,6 +27,13 @@ pub(crate) fn text(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output(command)?).into_owned())
 }
 
+/// Runs the command to its end with the caller's own streams.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let name = describe(command);
+    let status = command.status().map_err(|error| format!("`{name}` could not be started: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{name}` ended with {status}").into()) }
+}
+
 /// Whether the command can be started and succeeds; what it says is not shown.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command

@@ -1,7 +1,7 @@
 //! From wheels and sources to a zip: the listing, the rules, and the writer.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lbx_archive::{Entry, Source, Timestamp, Written};
@@ -177,7 +177,7 @@ fn unrequired(wheels: &[Arc<Wheel>], parts: &[Part]) -> Result<Vec<String>, Erro
     }
     let mut imports = Vec::new();
     for file in parts.iter().flat_map(|part| &part.tree.files) {
-        if file.path.ends_with(".py") {
+        if Path::new(&file.path).extension().is_some_and(|extension| extension == "py") {
             imports.extend(prune::imported_modules(&String::from_utf8_lossy(&fs_err::read(&file.location)?)));
         }
     }
@@ -245,7 +245,7 @@ fn entries(wheels: &[Arc<Wheel>], items: &[Item]) -> Result<Vec<Entry>, Error> {
 }
 
 fn open(wheel: &Wheel) -> Result<OpenWheel, Error> {
-    wheel.open().map_err(|source| Error::Wheel { name: wheel.filename.to_string(), source })
+    wheel.open().map_err(|source| Error::wheel(wheel.filename.to_string(), source))
 }
 
 fn entry(wheels: &[Arc<Wheel>], open: &[OpenWheel], item: &Item) -> Entry {

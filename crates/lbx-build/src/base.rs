@@ -74,7 +74,7 @@ fn root(context: &Context, image: &Image) -> Result<Root, Error> {
     if stackable {
         return Ok(Root::Layers(image.layer_trees().into_iter().map(PathBuf::from).collect()));
     }
-    let failed = |source| Error::Image { reference: context.plan.image.clone(), source };
+    let failed = |source| Error::image(&context.plan.image, source);
     Ok(Root::Tree(lbx_image::flatten(&context.store, image).map_err(failed)?))
 }
 
@@ -166,7 +166,9 @@ pub(crate) fn run(context: &Context, spec: &Spec, line: &(dyn Fn(&str) + Sync)) 
     let (stdout, stderr) = (running.take_stdout(), running.take_stderr());
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| stderr.map(|stderr| read_lines(stderr, &text, line)));
-        stdout.map(|stdout| read_lines(stdout, &text, line));
+        if let Some(stdout) = stdout {
+            read_lines(stdout, &text, line);
+        }
         reader.join()
     })
     .unwrap_or_else(|panic| std::panic::resume_unwind(panic));

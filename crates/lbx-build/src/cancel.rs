@@ -119,7 +119,9 @@ mod tests {
         let count = Arc::new(AtomicU32::new(0));
         let act = |count: &Arc<AtomicU32>| {
             let count = Arc::clone(count);
-            move || drop(count.fetch_add(1, Ordering::SeqCst))
+            move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
         };
         let cancel = Cancel::new();
         let kept = cancel.on_cancel(act(&count));

@@ -120,7 +120,7 @@ pub async fn pull(
     cancel: &Cancel,
     observer: &Observer,
 ) -> Result<Pulled, Error> {
-    let failed = |source| Error::Image { reference: reference.to_owned(), source };
+    let failed = |source| Error::image(reference, source);
     let store = Store::open(&host.cache_dir).map_err(failed)?;
     let image = pull_image(&store, reference, arch, host, offline, cancel, observer).await?;
     let digest = image.index_digest.as_ref().unwrap_or(&image.manifest_digest);
@@ -137,7 +137,7 @@ async fn pull_image(
     cancel: &Cancel,
     observer: &Observer,
 ) -> Result<lbx_image::Image, Error> {
-    let failed = |source| Error::Image { reference: reference.to_owned(), source };
+    let failed = |source| Error::image(reference, source);
     let parsed = Reference::parse(reference).map_err(failed)?;
     let options = PullOptions {
         offline,
@@ -169,11 +169,11 @@ pub async fn build(
     // What is wrong with the user's own files is said before anything is fetched for it.
     let parts = archive::collect_parts(&project, &plan, &options)?;
     observer(planned(&plan));
-    let failed = |source| Error::Image { reference: plan.image.clone(), source };
+    let failed = |source| Error::image(&plan.image, source);
     let store = Store::open(&host.cache_dir).map_err(failed)?;
     let image = pull_image(&store, &plan.image, plan.arch, &host, options.offline, cancel, observer).await?;
-    let wheels = WheelStore::open(&host.cache_dir.join("wheels"))
-        .map_err(|source| Error::Wheel { name: "store".to_owned(), source })?;
+    let wheels =
+        WheelStore::open(&host.cache_dir.join("wheels")).map_err(|source| Error::wheel("store", source))?;
     let (cancel, observer) = (cancel.clone(), Arc::clone(observer));
     let context = Context { project, plan, host, options, cancel, observer, store, wheels, parts };
     // Everything from here on blocks: processes, files, hashing. It has threads of its own.

@@ -66,7 +66,7 @@ pub enum Error {
         reference: String,
         /// Why.
         #[source]
-        source: lbx_image::Error,
+        source: Box<lbx_image::Error>,
     },
     /// The image has no Python.
     #[error("the image `{image}` has no Python: tried {}", tried.join(", "))]
@@ -126,7 +126,7 @@ pub enum Error {
         name: String,
         /// Why.
         #[source]
-        source: lbx_wheel::WheelError,
+        source: Box<lbx_wheel::WheelError>,
     },
     /// A wheel is for another platform than the function runs on.
     #[error("the wheel `{name}` does not run on {runtime} ({arch})")]
@@ -139,7 +139,7 @@ pub enum Error {
         arch: String,
         /// Why.
         #[source]
-        source: lbx_wheel::TagMismatch,
+        source: Box<lbx_wheel::TagMismatch>,
     },
     /// Two owners claim one path with different bytes.
     #[error("both {first} and {second} have the file `{path}`, with different contents")]
@@ -258,6 +258,16 @@ pub enum ErrorKind {
 }
 
 impl Error {
+    /// The image `reference` cannot be had.
+    pub(crate) fn image(reference: &str, source: lbx_image::Error) -> Self {
+        Self::Image { reference: reference.to_owned(), source: Box::new(source) }
+    }
+
+    /// The wheel `name` cannot be used.
+    pub(crate) fn wheel(name: impl Into<String>, source: lbx_wheel::WheelError) -> Self {
+        Self::Wheel { name: name.into(), source: Box::new(source) }
+    }
+
     /// What this is about.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -268,13 +278,21 @@ impl Error {
             | Self::SourceNotAFolder { .. }
             | Self::SourceOutside { .. }
             | Self::Source(_) => ErrorKind::Project,
-            Self::Image { source: lbx_image::Error::DiskFull { .. }, .. } => ErrorKind::System,
-            Self::Image { .. } | Self::NoPython { .. } | Self::WrongPython { .. } => ErrorKind::Image,
-            Self::NoPip { .. } | Self::PythonFails { .. } => ErrorKind::Image,
+            Self::Image { source, .. } if matches!(**source, lbx_image::Error::DiskFull { .. }) => {
+                ErrorKind::System
+            }
+            Self::Image { .. }
+            | Self::NoPython { .. }
+            | Self::WrongPython { .. }
+            | Self::NoPip { .. }
+            | Self::PythonFails { .. } => ErrorKind::Image,
             Self::Sandbox(_) => ErrorKind::Sandbox,
             Self::Pip { .. } => ErrorKind::Requirements,
-            Self::Wheel { .. } | Self::WheelPlatform { .. } => ErrorKind::Artifact,
-            Self::Conflict { .. } | Self::FolderConflict { .. } | Self::Empty { .. } => ErrorKind::Artifact,
+            Self::Wheel { .. }
+            | Self::WheelPlatform { .. }
+            | Self::Conflict { .. }
+            | Self::FolderConflict { .. }
+            | Self::Empty { .. } => ErrorKind::Artifact,
             Self::Archive { .. } | Self::Io(_) => ErrorKind::System,
             Self::Interrupted => ErrorKind::Interrupted,
         }
@@ -285,7 +303,7 @@ impl Error {
         match self {
             Self::Plan(error) => error.hint(),
             Self::Image { source, .. } => source.hint(),
-            Self::Source(error) => error.hint(),
+            Self::Source(error) => Some(error.hint().to_owned()),
             Self::Pip { output, .. } => pip_hint(output),
             Self::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => Some(DISK_FULL.to_owned()),
             Self::SourceOutside { .. } => {
@@ -314,14 +332,13 @@ const DISK_FULL: &str = "there is no room on that disk: free some, or point LBX_
 
 impl SourceError {
     /// What the user can do.
-    fn hint(&self) -> Option<String> {
-        let hint = match self {
+    fn hint(&self) -> &'static str {
+        match self {
             Self::LinkLeaves { .. } => "put a copy there, or name the shared folder in `include`",
             Self::LinkDangles { .. } | Self::LinkLoop { .. } => "remove the link",
             Self::NotAFile { .. } => "move it out of the source",
             Self::NotUtf8 { .. } => "rename it",
-        };
-        Some(hint.to_owned())
+        }
     }
 }
 

@@ -65,7 +65,8 @@ impl Staging {
         let zips = std::mem::take(&mut *self.zips.lock().unwrap_or_else(PoisonError::into_inner));
         let mut ready = Vec::new();
         for (name, (file, written)) in zips {
-            let sidecar = self.small_file(&format!("{}\n", code_sha256(&written.sha256)))?;
+            // Without a newline: Terraform compares what `file()` reads as it is.
+            let sidecar = self.small_file(&code_sha256(&written.sha256))?;
             ready.push((destination.zip(&name), file, sidecar));
         }
         for (path, zip, sidecar) in ready {

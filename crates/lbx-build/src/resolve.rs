@@ -68,7 +68,7 @@ pub(crate) fn run(
 }
 
 fn image_error(context: &Context, source: lbx_image::Error) -> Error {
-    Error::Image { reference: context.plan.image.clone(), source }
+    Error::image(&context.plan.image, source)
 }
 
 /// A folder for one run of pip, which build code may have filled with anything: folders that their owner
@@ -116,7 +116,7 @@ fn spec(
 ) -> Result<Spec, Error> {
     let mut spec = Spec::new(base.root.clone(), command(base, set));
     spec.network = Network::Host;
-    spec.cwd = PROJECT.to_owned();
+    PROJECT.clone_into(&mut spec.cwd);
     spec.env = environment(context, base);
     spec.binds.push(Bind { source: out.to_owned(), target: OUT.to_owned(), access: Access::ReadWrite });
     for path in &set.paths {
@@ -222,7 +222,8 @@ fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         // Links and pipes are nobody's wheels: the type is the entry's own, not what it leads to.
-        if entry.file_type()?.is_file() && name.ends_with(".whl") {
+        let is_wheel = Path::new(&name).extension().is_some_and(|extension| extension == "whl");
+        if entry.file_type()?.is_file() && is_wheel {
             names.push(name);
         }
     }
@@ -234,15 +235,12 @@ fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
 
 fn add(context: &Context, out: &Path, name: &str) -> Result<Arc<Wheel>, Error> {
     context.cancel.check()?;
-    let wheel = context
-        .wheels
-        .add(&out.join(name))
-        .map_err(|source| Error::Wheel { name: name.to_owned(), source })?;
+    let wheel = context.wheels.add(&out.join(name)).map_err(|source| Error::wheel(name, source))?;
     wheel.allowed_on(&target(context)).map_err(|source| Error::WheelPlatform {
         name: name.to_owned(),
         runtime: context.plan.runtime.runtime.clone(),
         arch: context.plan.arch.lambda().to_owned(),
-        source,
+        source: Box::new(source),
     })?;
     Ok(wheel)
 }

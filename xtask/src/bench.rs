@@ -1,0 +1,160 @@
+//! `cargo xtask bench`: lbx and its peers side by side, in one run, as medians and ratios.
+//!
+//! The numbers go to `target/bench.json`, one flat object, and to a table with what each must reach. A peer
+//! that is not installed is skipped by name. Contestants take turns, so that a slow minute of the machine
+//! hits all of them; every one of them is a process, and pays for its start.
+
+mod measure;
+mod package;
+mod peak;
+mod sandbox;
+mod unpack;
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Map, Value};
+
+use crate::{Result, check, process, provision, serve, workspace};
+
+/// One measured step, in a process of its own.
+#[derive(clap::Args)]
+pub(crate) struct Step {
+    #[command(subcommand)]
+    step: StepKind,
+}
+
+#[derive(clap::Subcommand)]
+enum StepKind {
+    /// Wheels in the store to a finished zip
+    Package(package::Arguments),
+    /// Blobs in the store to trees
+    Unpack(unpack::Arguments),
+}
+
+/// Runs one step.
+pub(crate) fn step(step: &Step) -> Result<()> {
+    match &step.step {
+        StepKind::Package(arguments) => package::step(arguments),
+        StepKind::Unpack(arguments) => unpack::step(arguments),
+    }
+}
+
+/// A number, and what it must be.
+struct Number {
+    key: &'static str,
+    value: f64,
+    /// At least this, or at most.
+    bound: Bound,
+}
+
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+    /// Not to be held against anything.
+    Reported,
+}
+
+impl Number {
+    fn reached(&self) -> bool {
+        match self.bound {
+            Bound::AtLeast(bound) => self.value >= bound,
+            Bound::AtMost(bound) => self.value <= bound,
+            Bound::Reported => true,
+        }
+    }
+
+    fn wanted(&self) -> String {
+        match self.bound {
+            Bound::AtLeast(bound) => format!("≥ {bound}"),
+            Bound::AtMost(bound) => format!("≤ {bound}"),
+            Bound::Reported => "-".to_owned(),
+        }
+    }
+}
+
+/// What every measurement adds to.
+#[derive(Default)]
+struct Results {
+    numbers: Vec<Number>,
+    skipped: Vec<String>,
+}
+
+impl Results {
+    fn add(&mut self, key: &'static str, value: f64, bound: Bound) {
+        self.numbers.push(Number { key, value, bound });
+    }
+
+    fn skip(&mut self, key: &str, peer: &str) {
+        self.skipped.push(format!("{key}: {peer} is not installed"));
+    }
+}
+
+/// Runs the command. A task that was built without optimisation builds itself with, and starts that.
+pub(crate) fn run() -> Result<()> {
+    if cfg!(debug_assertions) {
+        return process::run(&mut check::command(&[
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "xtask",
+            "--",
+            "bench",
+        ]));
+    }
+    // The peers are wanted, and done without where they cannot be had.
+    provision::ensure(&[provision::IMAGE, provision::DEMO].concat())?;
+    if let Err(error) = provision::ensure(provision::BENCH) {
+        println!("{error}");
+    }
+    process::run(&mut check::command(&["build", "--release", "--quiet", "--package", "lbx"]))?;
+    // On the disk, not in memory: where the checkout is, zips and trees are made.
+    let scratch = tempfile::tempdir_in(workspace::root().join("target"))?;
+    let registry = serve::standin(&["python3.11"], &scratch.path().join("registry"))?;
+    let image = registry.reference("lambda/python", "3.11");
+    let mut results = Results::default();
+    package::measure(scratch.path(), &mut results)?;
+    sandbox::measure(scratch.path(), &image, &mut results)?;
+    unpack::measure(scratch.path(), &image, &mut results)?;
+    peak::measure(scratch.path(), &image, &mut results)?;
+    conclude(&results)
+}
+
+fn conclude(results: &Results) -> Result<()> {
+    let mut object = Map::new();
+    println!("{:28} {:>10}  {:>8}", "key", "measured", "wanted");
+    for number in &results.numbers {
+        let mark = if number.reached() { "" } else { "  missed" };
+        println!("{:28} {:>10.3}  {:>8}{mark}", number.key, number.value, number.wanted());
+        object.insert(number.key.to_owned(), Value::from(number.value));
+    }
+    for skipped in &results.skipped {
+        println!("skipped {skipped}");
+    }
+    let path = workspace::root().join("target/bench.json");
+    fs_err::write(&path, serde_json::to_string_pretty(&Value::Object(object))? + "\n")?;
+    println!("{}", path.display());
+    Ok(())
+}
+
+/// Whether a peer is installed.
+fn has(program: &str) -> bool {
+    process::succeeds(Command::new("sh").args(["-c", &format!("command -v {program}")]))
+}
+
+/// This program, for a step.
+fn this(step: &str) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["bench-step", step]);
+    Ok(command)
+}
+
+/// Removes what a contestant made, file or folder, if it is there.
+fn remove(path: &Path) -> Result<()> {
+    match fs_err::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => process::run(Command::new("rm").arg("-rf").arg(path)),
+        Ok(_) => Ok(fs_err::remove_file(path)?),
+        Err(_) => Ok(()),
+    }
+}

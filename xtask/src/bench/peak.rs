@@ -1,0 +1,63 @@
+//! Memory: the most that lbx's own processes hold at once during the build of the large example.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::{Bound, Results};
+use crate::{Result, workspace};
+
+/// How often the processes are looked at.
+const EVERY: Duration = Duration::from_millis(5);
+
+/// Measures `peak_rss_mb`: the sum over lbx's processes of what each had in memory at its own worst moment,
+/// which is never less than what all had at any one moment.
+pub(super) fn measure(scratch: &Path, image: &str, results: &mut Results) -> Result<()> {
+    let lbx = workspace::root().join("target/release/lbx");
+    let mut build = Command::new(&lbx)
+        .args(["build", "--quiet", "--image", image, "--out-dir"])
+        .arg(scratch.join("dist"))
+        .current_dir(workspace::root().join("examples/data-science"))
+        .env("LBX_CACHE_DIR", scratch.join("cache"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let mut peaks = std::collections::BTreeMap::new();
+    let status = loop {
+        for (process, peak) in own_processes(&lbx) {
+            let kept = peaks.entry(process).or_insert(0);
+            *kept = peak.max(*kept);
+        }
+        if let Some(status) = build.try_wait()? {
+            break status;
+        }
+        std::thread::sleep(EVERY);
+    };
+    if !status.success() {
+        return Err(format!("the build of the large example ended with {status}").into());
+    }
+    // The build's own process starts many short-lived others; the largest at once are itself and one sandbox
+    // with its two processes, of which each is counted by its peak.
+    let mut peaks: Vec<u64> = peaks.into_values().collect();
+    peaks.sort_unstable();
+    let kilobytes: u64 = peaks.iter().rev().take(3).sum();
+    #[expect(clippy::cast_precision_loss, reason = "kilobytes of memory are far below 2^53")]
+    results.add("peak_rss_mb", kilobytes as f64 * 1024.0 / 1e6, Bound::AtMost(120.0));
+    Ok(())
+}
+
+/// Every process that runs this program, with its peak of resident memory in kilobytes.
+fn own_processes(program: &Path) -> Vec<(u32, u64)> {
+    let Ok(entries) = fs_err::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let process = entry.file_name().to_str()?.parse().ok()?;
+            let is_ours = fs_err::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == program);
+            let status = fs_err::read_to_string(entry.path().join("status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            let peak = line.trim().split(' ').next()?.parse().ok()?;
+            is_ours.then_some((process, peak))
+        })
+        .collect()
+}

@@ -179,6 +179,8 @@ fn the_session_has_no_terminal() {
         // State, parent, group, session, terminal; the shell executes cat as itself, so all are one.
         assert_eq!(fields[4], "0", "{stat}");
         assert_eq!(fields[2], fields[3], "{stat}");
+        // Zero is how a session of the host looks from here.
+        assert_ne!(fields[3], "0", "{stat}");
         fails(&root, "cat < /dev/tty");
     }
 }

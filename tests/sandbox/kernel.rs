@@ -262,3 +262,34 @@ fn helper_in_a_chroot() {
     assert!(cause.expect("a cause").contains("chroot"));
     assert!(fix.is_some());
 }
+
+#[test]
+fn keys_of_the_session_are_out_of_reach() {
+    const SESSION_KEYRING: libc::c_long = -3;
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    const SET_PERMISSIONS: libc::c_long = 5;
+    /// Only those who hold the keyring may see the key; being the same user is not enough.
+    const POSSESSOR_ONLY: libc::c_long = 0x3f00_0000;
+    let Some(root) = roots().pop() else { return };
+    std::thread::spawn(move || {
+        let (kind, name, secret) = (c"user", c"lbx-test-key", c"secret");
+        let no_name = std::ptr::null::<u8>();
+        // SAFETY: all strings live through the calls; the keyring is this thread's alone and goes with it.
+        let added = unsafe {
+            libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, no_name);
+            let (kind, name, secret) = (kind.as_ptr(), name.as_ptr(), secret.as_ptr());
+            let key = libc::syscall(libc::SYS_add_key, kind, name, secret, 6_usize, SESSION_KEYRING);
+            libc::syscall(libc::SYS_keyctl, SET_PERMISSIONS, key, POSSESSOR_ONLY) == 0
+        };
+        // The control: from out here the key can be seen.
+        let seen = fs_err::read_to_string("/proc/keys").unwrap_or_default();
+        if !added || !seen.contains("lbx-test-key") {
+            return crate::support::skip("this kernel has no keyrings");
+        }
+        let keys = run(&root.shell("cat /proc/keys")).stdout;
+        assert!(!keys.contains("lbx-test-key"), "{keys}");
+        true
+    })
+    .join()
+    .expect("the thread");
+}

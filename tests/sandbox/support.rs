@@ -28,7 +28,7 @@ pub(crate) struct Rootfs {
 /// Returns whether the test must be skipped, loudly; with `LBX_MUST_RUN=sandbox` that is a failure.
 #[expect(clippy::disallowed_methods, reason = "the switch of the test run, read where it is needed")]
 #[expect(clippy::print_stderr, reason = "a skip must be loud")]
-fn skip(reason: &str) -> bool {
+pub(crate) fn skip(reason: &str) -> bool {
     let must = std::env::var("LBX_MUST_RUN").unwrap_or_default();
     assert!(!must.split(',').any(|m| m == "sandbox"), "LBX_MUST_RUN=sandbox, and {reason}");
     eprintln!("SKIP {reason}");

@@ -133,6 +133,23 @@ fn upper_layers_hide_replace_and_remove() {
 }
 
 #[test]
+fn a_repeated_layer_counts_where_it_is_topmost() {
+    use nix::sys::stat::{Mode, SFlag, mknod};
+    for root in roots().into_iter().filter(|r| r.kind == Kind::Layers) {
+        let (one, two) = (root.layer(1), root.layer(2));
+        for layer in [&one, &two] {
+            fs_err::create_dir_all(layer.join("opt")).expect("a directory");
+            fs_err::write(layer.join("opt/who"), layer.to_str().expect("UTF-8")).expect("a file");
+        }
+        fs_err::write(two.join("opt/two"), "").expect("a file");
+        mknod(&one.join("opt/two"), SFlag::S_IFCHR, Mode::empty(), 0).expect("a whiteout");
+        let mut spec = root.shell("cd /opt && echo * && cat who");
+        spec.root = Root::Layers(vec![root.base(), one.clone(), two, one.clone(), root.base()]);
+        assert_eq!(run(&spec).stdout, format!("who\n{}", one.display()));
+    }
+}
+
+#[test]
 fn hundreds_of_layers_with_long_names_are_stacked() {
     for root in roots().into_iter().filter(|r| r.kind == Kind::Layers) {
         let deep = root.dir.path().join("x".repeat(200)).join("a,b:c\\d e").join("y".repeat(200));

@@ -5,7 +5,7 @@
 //! a memory file system that stands in for those directories that need one. In both, a place is a real
 //! directory or file of ours, whatever the image has at that name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::dir::Dir;
@@ -154,7 +154,14 @@ fn stack(staging: &OwnedFd, layers: &[OwnedFd], additions: &Nodes<'_>) -> Result
     let stage = Stage::Root;
     write_additions(&directory(staging, "s")?, additions)?;
     let mut lower = "lowerdir=s".to_owned();
+    let mut seen = BTreeSet::new();
     for (number, layer) in layers.iter().enumerate().rev() {
+        // Images repeat layers, empty ones above all, and the kernel refuses to stack one twice. The
+        // topmost repetition decides: it shows and hides whatever those below it do.
+        let stat = fstat(layer).or_fail(stage, || format!("fstat(layer {number})"))?;
+        if !seen.insert((stat.st_dev, stat.st_ino)) {
+            continue;
+        }
         let name = number.to_string();
         let destination = fd_path(layer);
         symlinkat(destination.as_str(), staging, name.as_str())

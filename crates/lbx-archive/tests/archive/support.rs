@@ -21,18 +21,21 @@ pub(crate) fn open(bytes: &[u8]) -> Result<Archive, ReadError> {
 
 /// Runs another program's check of the archive at `path`, which must succeed.
 ///
+/// libarchive cannot list names that the locale has no letters for, so the locale is fixed.
+///
 /// A program that is not there is skipped with a line on stderr; with `peers` in `LBX_MUST_RUN` it is a failure.
 pub(crate) fn assert_accepted_by(command: &[&str], path: &Path) {
     #[expect(clippy::disallowed_methods, reason = "a test has no other way to be told")]
     let must_run =
         std::env::var("LBX_MUST_RUN").is_ok_and(|list| list.split(',').any(|name| name == "peers"));
-    let output = match Command::new(command[0]).args(&command[1..]).arg(path).output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_run => {
-            eprintln!("SKIPPED: {} is not installed", command[0]);
-            return;
-        }
-        output => output.unwrap(),
-    };
+    let output =
+        match Command::new(command[0]).args(&command[1..]).arg(path).env("LC_ALL", "C.UTF-8").output() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_run => {
+                eprintln!("SKIPPED: {} is not installed", command[0]);
+                return;
+            }
+            output => output.unwrap(),
+        };
     assert!(
         output.status.success(),
         "{command:?}: {}{}",

@@ -156,6 +156,8 @@ fn command(base: &Base, set: &DependencySet) -> Vec<String> {
         "--progress-bar",
         "off",
         "--prefer-binary",
+        // Old pips build old projects in another way, which needs a package that the image may not have.
+        "--use-pep517",
         "--wheel-dir",
         OUT,
     ];

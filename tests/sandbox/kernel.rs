@@ -56,7 +56,11 @@ fn check_guarantees(root: &Rootfs) {
     let shared = root.layer(8);
     fs_err::write(shared.join("f"), "f\n").expect("a file");
     spec.binds.push(Bind { source: shared.clone(), target: "/lbx/in".into(), access: Access::ReadOnly });
+    // A descriptor that the caller forgot to mark.
+    let file = fs_err::File::open(shared.join("f")).expect("a file");
+    let leak = nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_DUPFD(90)).expect("a descriptor");
     let output = run(&spec);
+    nix::unistd::close(leak).expect("closed");
     let rest = output.stdout.strip_prefix("0 1 2 3\n").or(output.stdout.strip_prefix("0 1 2\n"));
     assert_eq!(rest, Some("f\n/..\n1\n"), "{:?}: {output:?}", root.kind);
     assert!(!shared.join("g").exists() && !root.base().join("etc/g").exists());

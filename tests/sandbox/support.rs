@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use lbx_sandbox::{End, Error, Exit, Launcher, Overlay, Root, Spec, Streams};
 use tempfile::TempDir;
@@ -35,6 +36,25 @@ pub(crate) fn skip(reason: &str) -> bool {
     true
 }
 
+/// What this host can run, found out once.
+fn able() -> &'static Result<Vec<Kind>, String> {
+    static ABLE: OnceLock<Result<Vec<Kind>, String>> = OnceLock::new();
+    ABLE.get_or_init(|| {
+        let diagnosis = launcher().diagnose(None).expect("a diagnosis");
+        if !diagnosis.can_run() {
+            return Err(format!("this host denies sandboxes: {diagnosis:?}"));
+        }
+        let directory = TempDir::with_prefix("lbx-sandbox-").expect("a directory");
+        match launcher().overlay_supported(directory.path()).expect("an answer") {
+            Overlay::Supported => Ok(vec![Kind::Tree, Kind::Layers]),
+            Overlay::Refused(finding) => {
+                skip(&format!("overlay: {finding}"));
+                Ok(vec![Kind::Tree])
+            }
+        }
+    })
+}
+
 /// The roots this host can run, or none with a loud word.
 pub(crate) fn roots() -> Vec<Rootfs> {
     let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|p| p.exists())
@@ -42,20 +62,13 @@ pub(crate) fn roots() -> Vec<Rootfs> {
         skip("there is no static busybox (package busybox-static)");
         return Vec::new();
     };
-    let diagnosis = launcher().diagnose(None).expect("a diagnosis");
-    if !diagnosis.can_run() {
-        skip(&format!("this host denies sandboxes: {diagnosis:?}"));
-        return Vec::new();
-    }
-    let tree = Rootfs::new(Kind::Tree, busybox);
-    let mut roots = vec![tree];
-    match launcher().overlay_supported(roots[0].dir.path()).expect("an answer") {
-        Overlay::Supported => roots.push(Rootfs::new(Kind::Layers, busybox)),
-        Overlay::Refused(finding) => {
-            skip(&format!("overlay: {finding}"));
+    match able() {
+        Ok(kinds) => kinds.iter().map(|kind| Rootfs::new(*kind, busybox)).collect(),
+        Err(reason) => {
+            skip(reason);
+            Vec::new()
         }
     }
-    roots
 }
 
 impl Rootfs {

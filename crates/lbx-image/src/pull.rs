@@ -101,24 +101,34 @@ pub async fn pull_from(
     options: &PullOptions,
     observer: &(dyn Fn(Event) + Send + Sync),
 ) -> Result<Image, Error> {
+    let scratch = store.scratch()?;
     let context = Context {
         registry: Arc::clone(registry),
         store: store.clone(),
         reference: reference.clone(),
         options: options.clone(),
-        scratch: store.scratch()?,
+        scratch: scratch.clone(),
         downloads: Semaphore::new(options.concurrency.max(1)),
         unpacks: Semaphore::new(options.unpack_concurrency.max(1)),
         cancelled: Arc::new(AtomicBool::new(false)),
     };
+    let result = run(Arc::new(context), observer).await;
+    if result.is_err() {
+        scratch.alone().await;
+    }
+    result
+}
+
+async fn run(context: Arc<Context>, observer: &(dyn Fn(Event) + Send + Sync)) -> Result<Image, Error> {
     observer(Event::Resolving);
     let resolved = context.resolve().await?;
     let sizes = resolved.manifest.layers.iter();
     let sizes = sizes.map(|layer| LayerSize { digest: layer.digest.clone(), size: layer.size }).collect();
     observer(Event::Resolved { digest: resolved.manifest_digest.clone(), layers: sizes });
-    let layers = fetch_layers(Arc::new(context), &resolved, observer).await?;
+    let reference = context.reference.clone();
+    let layers = fetch_layers(context, &resolved, observer).await?;
     Ok(Image {
-        reference: reference.clone(),
+        reference,
         manifest_digest: resolved.manifest_digest,
         index_digest: resolved.index_digest,
         config_digest: resolved.manifest.config.digest,
@@ -334,12 +344,6 @@ async fn fetch_layers(
     drop(reporter);
     let outcome = collect(&mut jobs, &mut events, observer, layers.len()).await;
     drop(guard);
-    if outcome.is_err() {
-        // Every thread holds a reporter; when they are all gone, so is what was half done.
-        jobs.abort_all();
-        while jobs.join_next().await.is_some() {}
-        while events.recv().await.is_some() {}
-    }
     let stored = outcome?;
     Ok(stored.into_iter().enumerate().map(|(index, layer)| as_layer(resolved, index, layer)).collect())
 }

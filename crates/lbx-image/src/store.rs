@@ -20,6 +20,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use fs_err as fs;
 use rustix::fs::Mode;
@@ -213,6 +214,17 @@ impl Scratch {
     pub fn path(&self, what: &str) -> PathBuf {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         self.0.directory.join(format!("{what}-{number}"))
+    }
+
+    /// Waits until nobody else holds the directory: after a failure, threads that write to it need a moment to
+    /// notice. What takes longer than that is left to the next process that opens the store.
+    pub(crate) async fn alone(&self) {
+        for _ in 0..2000 {
+            if Arc::strong_count(&self.0) == 1 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 

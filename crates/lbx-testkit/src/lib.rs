@@ -8,4 +8,5 @@ pub mod process;
 pub mod registry;
 pub mod stall;
 pub mod standin;
+pub mod stub;
 pub mod wheels;

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, RegistryOperation};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, RANGE, RETRY_AFTER};
@@ -168,7 +169,10 @@ impl HttpRegistry {
         let image =
             oci_client::Reference::with_tag(registry.to_owned(), repository.to_owned(), String::new());
         let answer = client.auth(&image, &RegistryAuth::Anonymous, RegistryOperation::Pull).await;
-        let fresh = answer.map_err(|error| self.denied(&error.to_string()))?;
+        let fresh = answer.map_err(|error| match error {
+            OciDistributionError::RequestError(error) => self.unreachable(error),
+            error => self.denied(&error.to_string()),
+        })?;
         let fresh = fresh.ok_or_else(|| self.denied("it wants a user name and a password"))?;
         Ok(token.insert(fresh).clone())
     }
@@ -190,7 +194,7 @@ impl HttpRegistry {
             user_agent: USER_AGENT,
             https_proxy: proxy.https,
             http_proxy: proxy.http.or(unused),
-            no_proxy: if direct { Some("*".to_owned()) } else { proxy.no_proxy },
+            no_proxy: if direct { Some("*,0.0.0.0/0,::/0".to_owned()) } else { proxy.no_proxy },
             ..ClientConfig::default()
         }
     }

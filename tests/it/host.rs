@@ -1,0 +1,164 @@
+//! What is wrong with the host: no room, no place for the store, no namespaces.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use lbx_testkit::command::{Home, run};
+use lbx_testkit::images::{Image, Layer, Tar};
+use lbx_testkit::registry::Registry;
+use lbx_testkit::standin::must_run;
+
+use crate::support::{LBX, after_progress, fails, image, in_progress, lbx, nothing_left, same, shared_store};
+
+/// The exit code when the operating system refuses something.
+const SYSTEM: i32 = 1;
+/// The exit code when there is no sandbox to be had.
+const SANDBOX: i32 = 5;
+
+/// Bytes that do not compress.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// A shell script as root of a user namespace of its own, where it may mount; none, with a loud word, where the
+/// host does not allow that.
+#[expect(clippy::print_stderr, reason = "a skip must be loud")]
+fn in_namespace(home: &Home, script: &str) -> Option<Command> {
+    let mut probe = home.command("unshare");
+    if run(probe.args(["--user", "--map-root-user", "--mount", "/bin/true"])).code != 0 {
+        assert!(!must_run("sandbox"), "LBX_MUST_RUN=sandbox, and there are no user namespaces");
+        eprintln!("SKIP: no user namespaces");
+        return None;
+    }
+    let mut command = home.command("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "/bin/sh", "-euc", script, "sh", LBX]);
+    Some(command)
+}
+
+#[test]
+fn a_full_disk_under_the_store_is_named_and_nothing_half_written_stays() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start(data.path());
+    let layer = Layer::gzip(&Tar::new().file("noise", 0o644, &noise(8 << 20)).finish());
+    registry.push_image("python", "3.11", &Image::new("amd64", vec![layer]));
+    let home = Home::new();
+    home.write("app.py", "");
+    // The listing of what is left is the last thing that the script writes to stdout.
+    let script = "mount -t tmpfs -o size=5m none \"$XDG_CACHE_HOME\"; code=0; \
+                  \"$1\" build --runtime python3.11 --image \"$2\" || code=$?; \
+                  find \"$XDG_CACHE_HOME\"/lbx/tmp \"$XDG_CACHE_HOME\"/lbx/layers/v1 -mindepth 1; exit $code";
+    let Some(mut command) = in_namespace(&home, script) else { return };
+    fails(
+        &home,
+        command.arg(registry.reference("python", "3.11")),
+        SYSTEM,
+        "error: cannot get the image `127.0.0.1:[PORT]/python:3.11`: no space left for [ROOT]/cache/lbx/tmp/[WORK]/blob-3: failed to write to file `[ROOT]/cache/lbx/tmp/[WORK]/blob-3`: No space left on device (os error 28)\n\
+        hint: Free some space on the file system of [ROOT]/cache/lbx/tmp/[WORK]/blob-3; nothing half-written was kept.\n",
+    );
+}
+
+#[test]
+fn a_full_disk_under_the_output_is_named_and_nothing_half_written_stays() {
+    let Some(image) = image() else { return };
+    let home = Home::new();
+    home.write("src/app.py", "");
+    home.write("src/noise", noise(8 << 20));
+    home.write("lbx.toml", format!("{}[functions.a]\nsource = \"src\"\n", crate::support::HEAD));
+    fs_err::create_dir(home.root().join("full")).unwrap();
+    let script = "mount -t tmpfs -o size=5m none ../full; code=0; \
+                  \"$1\" build --image \"$2\" --out-dir ../full || code=$?; ls -A ../full; exit $code";
+    let Some(mut command) = in_namespace(&home, script) else { return };
+    command.arg(image).env("LBX_CACHE_DIR", shared_store());
+    fails(
+        &home,
+        &mut command,
+        SYSTEM,
+        "error: cannot write the zip `[ROOT]/project/../full/a.zip`: failed to write the archive: No space left on device (os error 28)\n\
+        hint: there is no room on the disk of the output folder: free some, or use --out-dir\n",
+    );
+}
+
+#[test]
+fn denied_user_namespaces_are_diagnosed_with_the_layer_that_denies_them() {
+    let Some(image) = image() else { return };
+    let home = Home::new();
+    home.write("app.py", "");
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$@\"";
+    let denied = |arguments: &[&str]| {
+        let mut command = in_namespace(&home, script)?;
+        command.args(arguments).env("LBX_CACHE_DIR", shared_store());
+        Some(command)
+    };
+    let Some(mut command) = denied(&["build", "--runtime", "python3.11", "--image", &image]) else { return };
+    fails(
+        &home,
+        &mut command,
+        SANDBOX,
+        "error: cannot start the sandbox: cannot create namespaces: unshare(CLONE_NEWNS|CLONE_NEWUTS|CLONE_NEWIPC|CLONE_NEWUSER|CLONE_NEWPID|CLONE_NEWNET): ENOSPC\n\
+        \x20 denied  user namespace: unshare(CLONE_NEWUSER): ENOSPC (user.max_user_namespaces is 0 (this is not about disk space))\n\
+        \x20         fix: sudo sysctl -w user.max_user_namespaces=15000; on Bottlerocket set it in the node's settings; EKS Auto Mode and Fargate do not allow it\n",
+    );
+    let doctor = run(&mut denied(&["doctor"]).unwrap());
+    assert_eq!(doctor.code, SANDBOX, "{doctor:?}");
+    assert!(doctor.stdout.contains("denied ") && doctor.stdout.contains("fix: "), "{}", doctor.stdout);
+    assert!(doctor.stdout.ends_with("lbx cannot build on this host.\n"), "{}", doctor.stdout);
+}
+
+#[test]
+fn no_home_and_no_cache_directory_is_an_error_that_says_what_to_set() {
+    let home = Home::new();
+    home.write("app.py", "");
+    let mut command = lbx(&home, &["build", "--runtime", "python3.11", "--image", "127.0.0.1:1/python:3.11"]);
+    fails(
+        &home,
+        command.env_remove("HOME").env_remove("XDG_CACHE_HOME"),
+        SYSTEM,
+        "error: neither HOME nor XDG_CACHE_HOME nor LBX_CACHE_DIR names a folder for the store\n\
+        hint: set LBX_CACHE_DIR to a folder that you can write to\n",
+    );
+}
+
+#[test]
+fn a_home_without_a_cache_directory_gets_one() {
+    let home = Home::new();
+    home.write("app.py", "");
+    let mut command = lbx(&home, &["pull", "127.0.0.1:1/python:3.11"]);
+    assert_eq!(run(command.env_remove("XDG_CACHE_HOME")).code, 4);
+    in_progress(&home.root().join("home/.cache/lbx"), &[]);
+    assert!(home.root().join("home/.cache/lbx/blobs").is_dir());
+}
+
+#[test]
+fn a_store_that_cannot_be_written_to_or_trusted_is_named() {
+    let home = Home::new();
+    home.write("app.py", "");
+    let arguments = ["build", "--runtime", "python3.11", "--image", "127.0.0.1:1/python:3.11"];
+    let file = home.root().join("file");
+    fs_err::write(&file, "").unwrap();
+    let ran = run(lbx(&home, &arguments).env("LBX_CACHE_DIR", file.join("store")));
+    assert_eq!(ran.code, SYSTEM, "{ran:?}");
+    same(
+        &home.redact(after_progress(&ran.stderr)),
+        "error: cannot open the store: failed to create directory `[ROOT]/file`: File exists (os error 17)\n",
+    );
+    let open = home.root().join("open");
+    fs_err::create_dir(&open).unwrap();
+    fs_err::set_permissions(&open, PermissionsExt::from_mode(0o777)).unwrap();
+    let ran = run(lbx(&home, &arguments).env("LBX_CACHE_DIR", &open));
+    assert_eq!(ran.code, SYSTEM, "{ran:?}");
+    same(
+        &home.redact(after_progress(&ran.stderr)),
+        "error: cannot open the store: [ROOT]/open cannot hold the store: others can write to it (mode 777, expected 700)\n\
+        hint: Use a directory that belongs to you, that is no symbolic link, and that nobody else can write to.\n",
+    );
+    nothing_left(&home);
+}

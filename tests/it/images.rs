@@ -1,0 +1,146 @@
+//! What is wrong with a registry or an image: named, with the code for images, and nothing is built or kept.
+
+use lbx_testkit::command::Home;
+use lbx_testkit::images::{Image, Layer, Tar};
+use lbx_testkit::registry::Registry;
+use lbx_testkit::standin;
+
+use crate::support::{fails, lbx};
+
+/// The exit code for everything here.
+const IMAGE: i32 = 4;
+
+/// A home with a function and no configuration.
+fn home() -> Home {
+    let home = Home::new();
+    home.write("app.py", "");
+    home
+}
+
+/// `lbx build` in an image fails, and this is what it says.
+#[track_caller]
+fn refused(home: &Home, image: &str, expected: &str) {
+    fails(home, &mut lbx(home, &["build", "--runtime", "python3.11", "--image", image]), IMAGE, expected);
+}
+
+/// An image with one file and no Python.
+fn small() -> Image {
+    Image::new("amd64", vec![Layer::gzip(&Tar::new().file("hello", 0o644, b"hello").finish())])
+}
+
+#[test]
+fn a_registry_that_is_down_is_named() {
+    refused(
+        &home(),
+        "127.0.0.1:1/lambda/python:3.11",
+        "error: cannot get the image `127.0.0.1:[PORT]/lambda/python:3.11`: cannot reach 127.0.0.1:[PORT]: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)\n\
+        hint: Check the network, the proxy and the registry's name; an image that was pulled before can be used offline.\n",
+    );
+}
+
+#[test]
+fn an_unknown_tag_is_named_and_so_is_an_unknown_digest() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start(data.path());
+    registry.push_image("python", "3.11", &small());
+    refused(
+        &home(),
+        &registry.reference("python", "3.12"),
+        "error: cannot get the image `127.0.0.1:[PORT]/python:3.12`: 127.0.0.1:[PORT] has no python:3.12\n\
+        hint: Check the repository and the tag.\n",
+    );
+    let digest = format!("{}/python@sha256:{}", registry.address(), "0".repeat(64));
+    refused(
+        &home(),
+        &digest,
+        "error: cannot get the image `127.0.0.1:[PORT]/python@sha256:[DIGEST]`: 127.0.0.1:[PORT] has no python@sha256:[DIGEST]\n\
+        hint: Check the repository and the tag.\n",
+    );
+}
+
+#[test]
+fn bytes_that_do_not_have_their_digest_are_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start(data.path());
+    let image = small();
+    registry.push_image("python", "3.11", &image);
+    let file = registry.blob_file(&image.layers[0].digest());
+    let mut bytes = fs_err::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs_err::write(&file, bytes).unwrap();
+    let home = home();
+    refused(
+        &home,
+        &registry.reference("python", "3.11"),
+        "error: cannot get the image `127.0.0.1:[PORT]/python:3.11`: blob sha256:[DIGEST] has the digest sha256:[DIGEST], expected sha256:[DIGEST]\n\
+        hint: The registry, a mirror or a proxy sent other bytes than the image was published with; nothing of it was kept.\n",
+    );
+    let layers = home.cache().join("lbx/layers/v1");
+    assert_eq!(fs_err::read_dir(layers).unwrap().count(), 0, "no layer was kept");
+}
+
+#[test]
+fn an_image_for_another_cpu_says_what_it_is_for() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start(data.path());
+    let image = Image::new("arm64", small().layers);
+    registry.push_image("python", "3.11", &image);
+    refused(
+        &home(),
+        &registry.reference("python", "3.11"),
+        "error: cannot get the image `127.0.0.1:[PORT]/python:3.11`: 127.0.0.1:[PORT]/python:3.11 has no image for linux/amd64\n\
+        hint: It has linux/arm64.\n",
+    );
+}
+
+#[test]
+fn an_image_without_python_says_what_was_looked_for() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start(data.path());
+    registry.push_image("python", "3.11", &small());
+    refused(
+        &home(),
+        &registry.reference("python", "3.11"),
+        "error: the image `127.0.0.1:[PORT]/python:3.11` has no Python: tried /var/lang/bin/python3.11, python3.11, python3, python\n\
+        hint: use an image with Python, such as the runtime's own (leave `image` out)\n",
+    );
+}
+
+#[test]
+fn an_image_with_another_python_says_which_runtime_it_is_for() {
+    let Some(image) = standin::reference("python3.9") else { return };
+    refused(
+        &home(),
+        &image,
+        "error: the image `127.0.0.1:[PORT]/lambda/python:3.9` has Python 3.9.2, but python3.11 needs 3.11\n\
+        hint: set the runtime to python3.9, or take another image\n",
+    );
+}
+
+#[test]
+fn a_reference_that_is_none_says_what_one_looks_like() {
+    refused(
+        &home(),
+        "python:3.11",
+        "error: cannot get the image `python:3.11`: \"python:3.11\" does not say which registry the image is in\n\
+        hint: Write the registry too, for example public.ecr.aws/lambda/python:3.11 or docker.io/library/python:3.11.\n",
+    );
+    refused(
+        &home(),
+        "127.0.0.1:1/Python:3.11",
+        "error: cannot get the image `127.0.0.1:[PORT]/Python:3.11`: \"127.0.0.1:[PORT]/Python:3.11\" is not an image reference: the repository has lower-case letters, digits, `.`, `_`, `-` between slashes only\n",
+    );
+}
+
+#[test]
+fn offline_means_that_a_missing_image_is_an_error() {
+    let home = home();
+    let arguments = ["build", "--runtime", "python3.11", "--offline", "--image", "127.0.0.1:1/python:3.11"];
+    fails(
+        &home,
+        &mut lbx(&home, &arguments),
+        IMAGE,
+        "error: cannot get the image `127.0.0.1:[PORT]/python:3.11`: 127.0.0.1:[PORT]/python:3.11 is not in the store, and the network is off\n\
+        hint: Pull the image once with the network on.\n",
+    );
+}

@@ -1,0 +1,23 @@
+//! Black-box tests of the `lbx` binary: what it prints, how it exits, what it leaves behind.
+//!
+//! | module | about |
+//! |---|---|
+//! | `examples` | each project of `examples/`: its zips, its report, its handlers imported in the sandbox |
+//! | `commands` | `pull`, `doctor`, `--help`, `--quiet`, `--message-format json` |
+//! | `configuration` | what is wrong with lbx.toml and the files that it names |
+//! | `requirements` | what pip refuses, and what is wrong with wheels |
+//! | `images` | what is wrong with a registry or an image |
+//! | `host` | what is wrong with the host: disk, directories, namespaces |
+//! | `interrupts` | signals, at every stage |
+//!
+//! `support` runs the binary, `lambda` runs handlers as Lambda does.
+
+mod commands;
+mod configuration;
+mod examples;
+mod host;
+mod images;
+mod interrupts;
+mod lambda;
+mod requirements;
+mod support;

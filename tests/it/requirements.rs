@@ -1,0 +1,155 @@
+//! What pip refuses, in pip's own words, and what is wrong between wheels and own code. The wheels are made here,
+//! so that only the one test about real build tools asks an index.
+
+use lbx_testkit::command::{Home, run};
+use lbx_testkit::wheels::{Wheel, sdist};
+
+use crate::support::{HEAD, after_progress, fails, image, lbx_shared, nothing_left, same};
+
+/// The exit code when requirements do not resolve or build.
+const REQUIREMENTS: i32 = 6;
+/// The exit code when the artifact cannot be put together.
+const ARTIFACT: i32 = 7;
+
+/// A project with one function, whose requirements come from `wheels/` alone.
+fn project(requirements: &str, wheels: &[Wheel]) -> Home {
+    let home = Home::new();
+    home.write("src/app.py", "import one\n");
+    home.write("r.txt", format!("--no-index\n--find-links wheels\n{requirements}"));
+    home.write("lbx.toml", format!("{HEAD}[functions.app]\nsource = \"src\"\nrequirements = [\"r.txt\"]\n"));
+    fs_err::create_dir(home.project().join("wheels")).expect("a directory");
+    for wheel in wheels {
+        wheel.write(&home.project().join("wheels"));
+    }
+    home
+}
+
+#[test]
+fn a_requirement_that_does_not_exist_is_told_in_the_words_of_pip() {
+    let Some(image) = image() else { return };
+    let home = project("one==2\n", &[Wheel::new("one", "1.0")]);
+    fails(
+        &home,
+        &mut lbx_shared(&home, &["build", "--image", &image]),
+        REQUIREMENTS,
+        "Looking in links: /lbx/project/wheels\n\
+        ERROR: Could not find a version that satisfies the requirement one==2 (from versions: 1.0)\n\
+        ERROR: No matching distribution found for one==2\n\
+        error: pip cannot build the requirements of r.txt (exit status 1)\n\
+        hint: no version of that package fits this Python, CPU and C library; `lbx build -v` shows what pip looked at\n",
+    );
+}
+
+#[test]
+fn pins_that_contradict_each_other_are_told_in_the_words_of_pip() {
+    let Some(image) = image() else { return };
+    let wheels = [
+        Wheel::new("one", "1.0").requires("base==1.0"),
+        Wheel::new("two", "1.0").requires("base==2.0"),
+        Wheel::new("base", "1.0"),
+        Wheel::new("base", "2.0"),
+    ];
+    let home = project("one\ntwo\n", &wheels);
+    let ran = run(&mut lbx_shared(&home, &["build", "--image", &image]));
+    assert_eq!(ran.code, REQUIREMENTS);
+    let said = after_progress(&ran.stderr);
+    for words in ["one 1.0 depends on base==1.0", "two 1.0 depends on base==2.0", "ResolutionImpossible"] {
+        assert!(said.contains(words), "{said}");
+    }
+    let error = said.lines().find(|line| line.starts_with("error: pip cannot")).unwrap_or_default();
+    same(error, "error: pip cannot build the requirements of r.txt (exit status 1)");
+    nothing_left(&home);
+}
+
+#[test]
+fn an_extension_without_a_wheel_and_without_a_compiler_says_what_to_do() {
+    let Some(image) = image() else { return };
+    let home = Home::new();
+    home.write("app.py", "");
+    let files = [
+        (
+            "setup.py",
+            "from setuptools import Extension, setup\nsetup(ext_modules=[Extension('fast', ['fast.c'])])\n",
+        ),
+        (
+            "pyproject.toml",
+            "[build-system]\nrequires = ['setuptools==80.9.0']\n[project]\nname = 'fast'\nversion = '1.0'\n",
+        ),
+        ("fast.c", "int nothing;\n"),
+    ];
+    sdist(&home.project(), "fast", "1.0", &files);
+    home.write("requirements.txt", "./fast-1.0.tar.gz\n");
+    let ran = run(&mut lbx_shared(&home, &["build", "--runtime", "python3.11", "--image", &image]));
+    assert_eq!(ran.code, REQUIREMENTS, "{}", ran.stderr);
+    assert!(ran.stderr.contains("gcc"), "{}", ran.stderr);
+    let last: Vec<&str> = ran.stderr.lines().rev().take(2).collect();
+    same(
+        &format!("{}\n{}\n", last[1], last[0]),
+        "error: pip cannot build the requirements of requirements.txt (exit status 1)\n\
+        hint: a package has no wheel for this runtime, and the image has no compiler to build it: pin a version that has one, or build in an image with compilers (--image public.ecr.aws/sam/build-python3.X)\n",
+    );
+    nothing_left(&home);
+}
+
+#[test]
+fn own_code_and_a_wheel_with_one_path_are_a_conflict_that_names_both() {
+    let Some(image) = image() else { return };
+    let home = project("one\n", &[Wheel::new("one", "1.0").file("app.py", b"theirs")]);
+    fails(
+        &home,
+        &mut lbx_shared(&home, &["build", "--image", &image]),
+        ARTIFACT,
+        "error: both one 1.0 and src have the file `app.py`, with different contents\n\
+        hint: only one of them can be in the zip: rename or remove the other\n",
+    );
+}
+
+#[test]
+fn two_wheels_with_one_path_are_a_conflict_that_names_both() {
+    let Some(image) = image() else { return };
+    let wheels =
+        [Wheel::new("one", "1.0").file("x/y.py", b"1"), Wheel::new("two", "1.0").file("x/y.py", b"2")];
+    let home = project("one\ntwo\n", &wheels);
+    fails(
+        &home,
+        &mut lbx_shared(&home, &["build", "--image", &image]),
+        ARTIFACT,
+        "error: both one 1.0 and two 1.0 have the file `x/y.py`, with different contents\n\
+        hint: only one of them can be in the zip: rename or remove the other\n",
+    );
+    // The same bytes in both are no conflict.
+    let wheels =
+        [Wheel::new("one", "1.0").file("x/y.py", b"1"), Wheel::new("two", "1.0").file("x/y.py", b"1")];
+    let home = project("one\ntwo\n", &wheels);
+    assert_eq!(run(&mut lbx_shared(&home, &["build", "--image", &image])).code, 0);
+}
+
+#[test]
+fn a_file_of_one_owner_that_is_a_folder_of_another_is_a_conflict_that_names_both() {
+    let Some(image) = image() else { return };
+    let home = project("one\n", &[Wheel::new("one", "1.0").file("app.py/x", b"theirs")]);
+    fails(
+        &home,
+        &mut lbx_shared(&home, &["build", "--image", &image]),
+        ARTIFACT,
+        "error: `app.py` is a file of src and a folder of one 1.0\n\
+        hint: only one of them can be in the zip: rename or remove the other\n",
+    );
+}
+
+#[test]
+fn a_wheel_that_does_not_match_its_own_record_is_refused() {
+    let Some(image) = image() else { return };
+    let home = project("one\n", &[Wheel::new("one", "1.0").file("one.py", b"x")]);
+    let wheel = home.project().join("wheels/one-1.0-py3-none-any.whl");
+    let script = "import sys, zipfile\nold = zipfile.ZipFile(sys.argv[1])\nfiles = {i: old.read(i) for i in old.namelist()}\n\
+                  files['one.py'] = b'y'\nnew = zipfile.ZipFile(sys.argv[1], 'w')\n[new.writestr(k, v) for k, v in files.items()]\n\
+                  new.close()\n";
+    lbx_testkit::command::succeed(home.command("/usr/bin/python3").args(["-c", script]).arg(&wheel));
+    let ran = run(&mut lbx_shared(&home, &["build", "--image", &image]));
+    assert_eq!(ran.code, ARTIFACT);
+    let said = after_progress(&ran.stderr);
+    assert!(said.starts_with("error: the wheel `one-1.0-py3-none-any.whl` cannot be used: "), "{said}");
+    assert!(said.ends_with("\"one.py\" does not match RECORD: sha256 differs\n"), "{said}");
+    nothing_left(&home);
+}

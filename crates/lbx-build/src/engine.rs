@@ -120,8 +120,7 @@ pub async fn pull(
     cancel: &Cancel,
     observer: &Observer,
 ) -> Result<Pulled, Error> {
-    let failed = |source| Error::image(reference, source);
-    let store = Store::open(&host.cache_dir).map_err(failed)?;
+    let store = Store::open(&host.cache_dir).map_err(Error::store)?;
     let image = pull_image(&store, reference, arch, host, offline, cancel, observer).await?;
     let digest = image.index_digest.as_ref().unwrap_or(&image.manifest_digest);
     let name = format!("{}/{}", image.reference.registry(), image.reference.repository());
@@ -169,8 +168,7 @@ pub async fn build(
     // What is wrong with the user's own files is said before anything is fetched for it.
     let parts = archive::collect_parts(&project, &plan, &options)?;
     observer(planned(&plan));
-    let failed = |source| Error::image(&plan.image, source);
-    let store = Store::open(&host.cache_dir).map_err(failed)?;
+    let store = Store::open(&host.cache_dir).map_err(Error::store)?;
     let image = pull_image(&store, &plan.image, plan.arch, &host, options.offline, cancel, observer).await?;
     let wheels =
         WheelStore::open(&host.cache_dir.join("wheels")).map_err(|source| Error::wheel("store", source))?;

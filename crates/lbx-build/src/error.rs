@@ -68,6 +68,9 @@ pub enum Error {
         #[source]
         source: Box<lbx_image::Error>,
     },
+    /// The store cannot be opened.
+    #[error("cannot open the store")]
+    Store(#[source] Box<lbx_image::Error>),
     /// The image has no Python.
     #[error("the image `{image}` has no Python: tried {}", tried.join(", "))]
     NoPython {
@@ -258,6 +261,11 @@ pub enum ErrorKind {
 }
 
 impl Error {
+    /// The store cannot be opened.
+    pub(crate) fn store(source: lbx_image::Error) -> Self {
+        Self::Store(Box::new(source))
+    }
+
     /// The image `reference` cannot be had.
     pub(crate) fn image(reference: &str, source: lbx_image::Error) -> Self {
         Self::Image { reference: reference.to_owned(), source: Box::new(source) }
@@ -278,9 +286,7 @@ impl Error {
             | Self::SourceNotAFolder { .. }
             | Self::SourceOutside { .. }
             | Self::Source(_) => ErrorKind::Project,
-            Self::Image { source, .. } if matches!(**source, lbx_image::Error::DiskFull { .. }) => {
-                ErrorKind::System
-            }
+            Self::Image { source, .. } if is_the_systems(source) => ErrorKind::System,
             Self::Image { .. }
             | Self::NoPython { .. }
             | Self::WrongPython { .. }
@@ -293,7 +299,7 @@ impl Error {
             | Self::Conflict { .. }
             | Self::FolderConflict { .. }
             | Self::Empty { .. } => ErrorKind::Artifact,
-            Self::Archive { .. } | Self::Io(_) => ErrorKind::System,
+            Self::Archive { .. } | Self::Io(_) | Self::Store(_) => ErrorKind::System,
             Self::Interrupted => ErrorKind::Interrupted,
         }
     }
@@ -302,7 +308,8 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Plan(error) => error.hint(),
-            Self::Image { source, .. } => source.hint(),
+            Self::Image { source, .. } | Self::Store(source) => source.hint(),
+            Self::Archive { source, .. } if is_disk_full(source) => Some(OUTPUT_FULL.to_owned()),
             Self::Source(error) => Some(error.hint().to_owned()),
             Self::Pip { output, .. } => pip_hint(output),
             Self::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => Some(DISK_FULL.to_owned()),
@@ -327,8 +334,29 @@ impl Error {
     }
 }
 
+/// What to do when there is no room for a zip.
+const OUTPUT_FULL: &str = "there is no room on the disk of the output folder: free some, or use --out-dir";
+
 /// What to do when there is no room.
 const DISK_FULL: &str = "there is no room on that disk: free some, or point LBX_CACHE_DIR at another";
+
+/// Whether it was the operating system that refused, and not the image or its registry.
+fn is_the_systems(error: &lbx_image::Error) -> bool {
+    matches!(error, lbx_image::Error::DiskFull { .. } | lbx_image::Error::Io(_))
+}
+
+/// Whether a zip could not be written for want of room, at whatever depth that is said.
+fn is_disk_full(error: &lbx_archive::WriteError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if matches!(kind, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
 
 impl SourceError {
     /// What the user can do.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -16,6 +16,9 @@ use tempfile::NamedTempFile;
 use crate::engine::Destination;
 use crate::error::Error;
 use crate::report::{Report, code_sha256};
+
+/// How the names of unfinished files begin.
+const PREFIX: &str = ".lbx-";
 
 /// The folder that artifacts go to, and what is being written there.
 #[derive(Debug)]
@@ -31,6 +34,7 @@ impl Staging {
     pub(crate) fn new(folder: &Path) -> Result<Self, Error> {
         let made = folder.ancestors().take_while(|path| !path.exists()).last().map(Path::to_owned);
         fs_err::create_dir_all(folder)?;
+        sweep(folder)?;
         Ok(Self { folder: folder.to_owned(), made, zips: Mutex::default() })
     }
 
@@ -46,11 +50,18 @@ impl Staging {
         Ok(written)
     }
 
+    /// A file that is locked while this process lives, so that whoever finds it knows.
     fn temporary(&self) -> Result<NamedTempFile, Error> {
         let mut builder = tempfile::Builder::new();
         // The usual mode: the umask takes away what the user does not give.
-        builder.prefix(".lbx-").permissions(Permissions::from_mode(0o666));
-        Ok(builder.tempfile_in(&self.folder)?)
+        builder.prefix(PREFIX).permissions(Permissions::from_mode(0o666));
+        loop {
+            let file = builder.tempfile_in(&self.folder)?;
+            // Another build may have swept it away before it was locked.
+            if file.as_file().try_lock().is_ok() && file.as_file().metadata()?.nlink() > 0 {
+                return Ok(file);
+            }
+        }
     }
 
     fn small_file(&self, text: &str) -> Result<NamedTempFile, Error> {
@@ -77,6 +88,22 @@ impl Staging {
         }
         persist(report, &destination.report())
     }
+}
+
+/// Removes what builds that were killed left: their locks are free.
+fn sweep(folder: &Path) -> Result<(), Error> {
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) || !entry.file_type()?.is_file() {
+            continue;
+        }
+        // Another build may be faster at every step.
+        let Ok(file) = fs_err::File::open(entry.path()) else { continue };
+        if file.file().try_lock().is_ok() {
+            let _ = fs_err::remove_file(entry.path());
+        }
+    }
+    Ok(())
 }
 
 fn persist(file: NamedTempFile, path: &Path) -> Result<(), Error> {
@@ -113,6 +140,17 @@ mod tests {
         assert_eq!(fs_err::read_dir(&folder).unwrap().count(), 1);
         drop(staging);
         assert!(!root.path().join("a").exists());
+    }
+
+    #[test]
+    fn what_a_killed_build_left_goes_and_what_a_running_one_writes_stays() {
+        let root = tempfile::tempdir().unwrap();
+        fs_err::write(root.path().join(".lbx-dead"), "half").unwrap();
+        let running = Staging::new(root.path()).unwrap();
+        assert!(!root.path().join(".lbx-dead").exists());
+        running.write_zip("x", |_| Ok(Written { size: 0, sha256: [0; 32] })).unwrap();
+        drop(Staging::new(root.path()).unwrap());
+        assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 1);
     }
 
     #[test]

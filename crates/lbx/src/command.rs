@@ -6,6 +6,7 @@ pub(crate) mod pull;
 pub(crate) mod schema;
 
 use std::future::Future;
+use std::time::Duration;
 
 use lbx_build::{Cancel, Host};
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,6 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::environment::Environment;
 use crate::exit;
 use crate::failure::Failure;
+
+/// How long cancelled work may take to remove what it had begun.
+const CLEAN_UP_WITHIN: Duration = Duration::from_secs(2);
 
 /// What this host offers to a build, or why it offers nothing.
 fn host(environment: &Environment) -> Result<Host, Failure> {
@@ -52,8 +56,8 @@ fn until_signal<T>(cancel: &Cancel, work: impl Future<Output = Result<T, Failure
             cancel.cancel();
         }
     });
-    // Threads that still hash or unpack see the switch; waiting for them would keep the user waiting.
-    runtime.shutdown_background();
+    // What was cancelled removes what it had begun; a thread that does not see the switch is not waited for.
+    runtime.shutdown_timeout(CLEAN_UP_WITHIN);
     result
 }
 

@@ -61,7 +61,12 @@ fn finding_lines(finding: &Finding) -> Vec<String> {
         Outcome::Denied(_) => "denied ",
         Outcome::NotTried => "skipped",
     };
-    let mut lines = vec![format!("{mark} {}", render::printable(&finding.to_string()))];
+    // The mark says how it went; the finding need not say it again.
+    let text = match finding.outcome {
+        Outcome::Denied(_) => finding.to_string().replacen(": denied: ", ": ", 1),
+        Outcome::Allowed | Outcome::NotTried => finding.layer.to_string(),
+    };
+    let mut lines = vec![format!("{mark} {}", render::printable(&text))];
     if let Some(fix) = &finding.fix {
         lines.push(format!("        fix: {}", render::printable(fix)));
     }

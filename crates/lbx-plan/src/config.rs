@@ -151,6 +151,8 @@ fn from_toml(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
     let offset = error.span().map_or(0, |span| span.start);
     let message = error.message().trim().replace("unknown field", "unknown key").replace('\n', "; ");
     let hint = nearest_key(&message);
+    let key = error.span().and_then(|span| text.get(span)).unwrap_or_default();
+    let message = if message == "duplicate key" { format!("`{key}` is there twice") } else { message };
     ConfigError { position: Position::of(file, text, offset), message, hint }
 }
 
@@ -250,7 +252,7 @@ source = "layers/pythonutils"
         let error = error(
             "[project]\nruntime = \"python3.11\"\n[functions.a]\nsource = \"x\"\n[functions.a]\nsource = \"y\"\n",
         );
-        assert_eq!(error.position.line, 5, "{error}");
+        assert_eq!(error.to_string(), "lbx.toml:5:12: `a` is there twice");
     }
 
     #[test]

@@ -88,9 +88,11 @@ impl Home {
         command
     }
 
-    /// `text` with what differs from run to run replaced: this directory, digests, ports of loopback.
+    /// `text` with what differs from run to run replaced: this directory, digests, ports of
+    /// loopback, a process's own folder in a store.
     pub fn redact(&self, text: &str) -> String {
         let text = text.replace(&self.root.display().to_string(), "[ROOT]");
+        let text = redact_run(&text, "/lbx/tmp/", "[WORK]", |c| c.is_ascii_digit() || c == '-');
         let text = redact_run(&text, "127.0.0.1:", "[PORT]", |c| c.is_ascii_digit());
         redact_run(&text, "sha256:", "[DIGEST]", |c| c.is_ascii_hexdigit())
     }

@@ -345,18 +345,25 @@ async fn fetch_layers(
     let outcome = collect(&mut jobs, &mut events, observer, layers.len()).await;
     drop(guard);
     let stored = outcome?;
-    Ok(stored.into_iter().enumerate().map(|(index, layer)| as_layer(resolved, index, layer)).collect())
+    (0..stored.len()).map(|index| as_layer(resolved, index, &stored)).collect()
 }
 
-fn as_layer(resolved: &Resolved, index: usize, stored: StoredLayer) -> Layer {
-    let descriptor = &resolved.manifest.layers[index];
-    Layer {
+fn as_layer(resolved: &Resolved, index: usize, stored: &[StoredLayer]) -> Result<Layer, Error> {
+    let (descriptor, layer) = (&resolved.manifest.layers[index], &stored[index]);
+    // A directory the layer has no entry for means the one below, but overlayfs would let it hide a link there.
+    let mut hides = false;
+    for path in &layer.record.implicit {
+        for lower in &stored[..index] {
+            hides |= unpack::is_link(&lower.tree, path)?;
+        }
+    }
+    Ok(Layer {
         digest: descriptor.digest.clone(),
         diff_id: resolved.config.diff_ids[index].clone(),
-        overlay_ready: stored.record.overlay_ready,
-        tree: stored.tree,
+        overlay_ready: layer.record.overlay_ready && !hides,
+        tree: layer.tree.clone(),
         size: descriptor.size,
-    }
+    })
 }
 
 /// Passes events on until every job is done, or one has failed.

@@ -218,6 +218,19 @@ pub fn unpack_with(
     })
 }
 
+/// Whether a layer's tree has a symbolic link at a path.
+pub(crate) fn is_link(tree: &Path, path: &PathBytes) -> Result<bool, Error> {
+    use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+    let parts: Vec<&[u8]> = path.0.split(|byte| *byte == b'/').collect();
+    let Some((name, parents)) = parts.split_last() else { return Ok(false) };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = rustix::fs::open(tree, flags, Mode::empty()).map_err(io::Error::from)?;
+    // Where the parents don't exist, neither does the link.
+    let Ok(parent) = Root::new(top, Resolver::detect()).open(parents) else { return Ok(false) };
+    let found = rustix::fs::statat(&parent, *name, AtFlags::SYMLINK_NOFOLLOW);
+    Ok(found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Symlink))
+}
+
 /// Hashes a file.
 pub(crate) fn hash_file(path: &Path) -> Result<Digest, Error> {
     use sha2::Digest as _;

@@ -137,6 +137,7 @@ impl HttpRegistry {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         let response = request.send().await.map_err(|error| self.unreachable(error))?;
+        tracing::debug!(url, status = response.status().as_u16(), "asked the registry");
         let (StatusCode::UNAUTHORIZED, Some(again)) = (response.status(), again) else {
             return self.check(response, name);
         };

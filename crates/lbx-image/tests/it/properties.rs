@@ -99,7 +99,7 @@ fn hostile_archive(steps: &[Step], victim: &[u8]) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_well_formed_layer_comes_out_as_it_was_written(model in well_formed()) {

@@ -190,6 +190,8 @@ async fn flattening_removes_hides_and_follows_as_an_overlay_of_the_layers_would(
     let pinned = Reference::parse(&format!("registry.test/a@{}", image.digest())).expect("a reference");
     let pulled =
         lbx_image::pull_from(&registry, &home.store, &pinned, &options(), &|_| ()).await.expect("a pull");
+    // `lib/through` would hide the link `lib` of the layer below.
+    assert!(!pulled.overlay_ready() && pulled.layers[0].overlay_ready);
     let flat = flatten(&home.store, &pulled).expect("a tree");
     let nodes = tree(&flat);
     let names: Vec<String> = nodes.keys().map(|name| String::from_utf8_lossy(name).into_owned()).collect();

@@ -214,6 +214,27 @@ fn hello_is_one_file_and_answers() {
 }
 
 #[test]
+fn what_an_earlier_build_wrote_changes_nothing() {
+    let Some(image) = image() else { return };
+    let (home, project) = example("hello");
+    for options in [&[][..], &["-o", "hello.zip"], &["-o", "out/hello.zip"]] {
+        let arguments =
+            [&["build", "--quiet", "--runtime", "python3.11", "--image", &image], options].concat();
+        let build = || {
+            let printed = succeed(lbx_shared(&home, &arguments).current_dir(&project));
+            let zip = project.join(printed.trim());
+            let report =
+                zip.with_file_name(if options.is_empty() { "report.json" } else { "hello.report.json" });
+            (fs_err::read(zip).expect("a zip"), fs_err::read_to_string(report).expect("a report"))
+        };
+        assert_eq!(build(), build(), "{options:?}");
+        for folder in ["dist", "out"].map(|name| project.join(name)).iter().filter(|path| path.exists()) {
+            fs_err::remove_dir_all(folder).expect("an old one goes");
+        }
+    }
+}
+
+#[test]
 fn a_source_distribution_is_built_in_the_sandbox_and_its_handler_answers() {
     let Some(built) = build("sdist-only") else { return };
     assert_eq!(built.pip_runs(), 1);

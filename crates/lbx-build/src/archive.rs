@@ -36,37 +36,43 @@ pub(crate) fn collect_parts(
     plan: &Plan,
     options: &Options,
 ) -> Result<Vec<Vec<Part>>, Error> {
-    plan.artifacts.iter().map(|artifact| parts(project, artifact, options)).collect()
+    let exclude = exclude(project, plan, options);
+    plan.artifacts.iter().map(|artifact| parts(project, artifact, &exclude)).collect()
 }
 
-fn parts(project: &Project, artifact: &Artifact, options: &Options) -> Result<Vec<Part>, Error> {
-    let exclude = exclude(project, options);
+fn parts(project: &Project, artifact: &Artifact, exclude: &[PathBuf]) -> Result<Vec<Part>, Error> {
     let mut parts = Vec::new();
     if let Some(name) = &artifact.source {
         let (path, position) = locate(project, artifact, name)?;
         if !path.is_dir() {
             return Err(Error::SourceNotAFolder { position, path: name.clone() });
         }
-        let tree = source::walk(&path, name, &exclude)?;
+        let tree = source::walk(&path, name, exclude)?;
         let prefix = if is_laid_out(artifact, &tree) { "" } else { artifact.kind.prefix() };
         parts.push(Part { name: name.clone(), prefix, tree });
     }
     for name in &artifact.include {
         let (path, _) = locate(project, artifact, name)?;
-        let tree = source::walk_include(&path, name, &exclude)?;
+        let tree = source::walk_include(&path, name, exclude)?;
         parts.push(Part { name: name.clone(), prefix: artifact.kind.prefix(), tree });
     }
     Ok(parts)
 }
 
-/// The output folder is no source, unless it is the whole project.
-fn exclude(project: &Project, options: &Options) -> Vec<PathBuf> {
-    let folder = options.destination.folder();
-    if fs_err::canonicalize(folder).is_ok_and(|folder| folder == project.root) {
-        Vec::new()
-    } else {
-        vec![folder.to_owned()]
+/// What builds write is no source: the output folder, unless it is the whole project, and the files in it.
+fn exclude(project: &Project, plan: &Plan, options: &Options) -> Vec<PathBuf> {
+    let destination = &options.destination;
+    let folder = destination.folder();
+    let mut exclude = vec![destination.report()];
+    for artifact in &plan.artifacts {
+        let zip = destination.zip(&artifact.name);
+        exclude.push(zip.with_added_extension("sha256"));
+        exclude.push(zip);
     }
+    if fs_err::canonicalize(folder).is_ok_and(|folder| folder != project.root) {
+        exclude.push(folder.to_owned());
+    }
+    exclude
 }
 
 /// The real path of a source, and where the configuration names it.

@@ -31,8 +31,8 @@ pub(crate) struct SourceTree {
     pub(crate) passed_over: Vec<String>,
 }
 
-/// Lists the files of `folder`, which is `name` in messages. Absolute paths in `exclude` are passed
-/// over; the folder that artifacts are written to is one.
+/// Lists the files of `folder`, which is `name` in messages. Absolute paths in `exclude` do not exist for
+/// it: what an earlier build wrote must not change what this one says.
 pub(crate) fn walk(folder: &Path, name: &str, exclude: &[PathBuf]) -> Result<SourceTree, Error> {
     let root = fs_err::canonicalize(folder)?;
     let exclude = exclude.iter().filter_map(|path| fs_err::canonicalize(path).ok()).collect();
@@ -78,6 +78,9 @@ impl Walker<'_> {
         let link = fs_err::symlink_metadata(location)?.is_symlink();
         let real = if link { self.follow(location, path)? } else { location.to_owned() };
         let metadata = fs_err::metadata(&real)?;
+        if self.exclude.iter().any(|one| *one == real) {
+            return Ok(());
+        }
         if metadata.is_dir() {
             return self.subfolder(&real, file_name, path);
         }
@@ -97,7 +100,7 @@ impl Walker<'_> {
 
     fn subfolder(&mut self, real: &Path, file_name: &str, path: &str) -> Result<(), Error> {
         let is_environment = real.join("pyvenv.cfg").is_file();
-        if is_environment || prune::is_tool_folder(file_name) || self.exclude.iter().any(|one| one == real) {
+        if is_environment || prune::is_tool_folder(file_name) {
             self.tree.passed_over.push(format!("{path}/"));
             return Ok(());
         }
@@ -188,14 +191,17 @@ mod tests {
     #[test]
     fn what_tools_leave_behind_is_passed_over() {
         let root = tempfile::tempdir().unwrap();
-        for path in ["app.py", ".git/config", "env/pyvenv.cfg", "env/bin/python", "dist/old.zip", ".env"] {
+        for path in
+            ["app.py", ".git/config", "env/pyvenv.cfg", "env/bin/python", "dist/old.zip", ".env", "app.zip"]
+        {
             write(root.path(), path);
         }
-        let tree = walk(root.path(), "src", &[root.path().join("dist")]).unwrap();
+        let tree =
+            walk(root.path(), "src", &[root.path().join("dist"), root.path().join("app.zip")]).unwrap();
         assert_eq!(paths(&tree), [".env", "app.py"]);
         let mut passed_over = tree.passed_over;
         passed_over.sort();
-        assert_eq!(passed_over, [".git/", "dist/", "env/"]);
+        assert_eq!(passed_over, [".git/", "env/"]);
     }
 
     #[test]

@@ -93,22 +93,23 @@ impl Results {
 /// Runs the command. A task that was built without optimisation builds itself with, and starts that.
 pub(crate) fn run() -> Result<()> {
     if cfg!(debug_assertions) {
-        return process::run(&mut check::command(&[
-            "run",
+        // Both at once: alone, each would have its dependencies built with other features.
+        process::run(&mut check::command(&[
+            "build",
             "--release",
             "--quiet",
             "--package",
+            "lbx",
+            "--package",
             "xtask",
-            "--",
-            "bench",
-        ]));
+        ]))?;
+        return process::run(Command::new(workspace::root().join("target/release/xtask")).arg("bench"));
     }
-    // The peers are wanted, and done without where they cannot be had.
     provision::ensure(&[provision::IMAGE, provision::DEMO].concat())?;
+    // The peers are wanted, and done without where they cannot be had.
     if let Err(error) = provision::ensure(provision::BENCH) {
         println!("{error}");
     }
-    process::run(&mut check::command(&["build", "--release", "--quiet", "--package", "lbx"]))?;
     // On the disk, not in memory: where the checkout is, zips and trees are made.
     let scratch = tempfile::tempdir_in(workspace::root().join("target"))?;
     let registry = serve::standin(&["python3.11"], &scratch.path().join("registry"))?;

@@ -13,8 +13,17 @@ pub(crate) const IMAGE: &[&str] = &["apt", "ca-certificates", "debian-archive-ke
 pub(crate) const DEMO: &[&str] = &["docker-registry"];
 
 /// What the tests use besides.
-pub(crate) const TEST: &[&str] =
-    &["libarchive-tools", "openssl", "python3", "python3-venv", "strace", "unzip", "zip"];
+pub(crate) const TEST: &[&str] = &[
+    "busybox-static",
+    "libarchive-tools",
+    "openssl",
+    "python3",
+    "python3-venv",
+    "strace",
+    "unzip",
+    "util-linux",
+    "zip",
+];
 
 /// What the bench compares with; a peer that isn't there is skipped by name.
 pub(crate) const BENCH: &[&str] = &["bubblewrap", "openssl", "tar", "umoci", "zip"];

@@ -76,7 +76,7 @@ fn fill_store(scratch: &Path) -> Result<(PathBuf, Vec<String>)> {
     let mut digests = Vec::new();
     for entry in fs_err::read_dir(wheels::fetch()?)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "whl") {
+        if wheels::is_of_the_set(&path) {
             digests.push(store.add(&path)?.digest.to_string());
         }
     }

@@ -6,7 +6,7 @@ use std::process::Command;
 use lbx_image::{Platform, PullOptions, Reference, Store};
 
 use super::measure::{Contestant, medians};
-use super::{Bound, Results, has, remove, this};
+use super::{Bound, Results, has, this};
 use crate::{Result, process, unprivileged, workspace};
 
 /// How often everybody has a turn.
@@ -34,22 +34,18 @@ pub(super) fn measure(scratch: &Path, image: &str, results: &mut Results) -> Res
     let store = scratch.join("store");
     let layers = store.join("layers");
     let layout = workspace::standin_images().join("python3.11");
-    let (bundle, trees) = (scratch.join("bundle"), scratch.join("trees"));
-    let unpack = || process::output(this("unpack")?.arg(&store).arg(image)).map(drop);
     let blobs = layer_blobs(&layout)?;
-    let mut contestants = vec![Contestant::new(|| remove(&layers), unpack)];
-    contestants.push(Contestant::new(
-        || {
-            remove(&trees)?;
-            Ok(fs_err::create_dir(&trees)?)
-        },
-        || blobs.iter().try_for_each(|blob| process::output(&mut tar(blob, &trees)).map(drop)),
-    ));
+    // Everybody gets fresh folders, and nothing is deleted in between: ext4 is slow to create files just
+    // after it deleted many, whoever creates them.
+    let fresh = Fresh::new(scratch.join("unpacked"))?;
+    let unpack = || process::output(this("unpack")?.arg(&store).arg(image)).map(drop);
+    let put_away = || if layers.exists() { Ok(fs_err::rename(&layers, fresh.next())?) } else { Ok(()) };
+    let extract =
+        || blobs.iter().try_for_each(|blob| process::output(&mut tar(blob, &fresh.next())?).map(drop));
+    let mut contestants = vec![Contestant::new(put_away, unpack), Contestant::new(|| Ok(()), extract)];
     if has("umoci") {
-        contestants.push(Contestant::new(
-            || remove(&bundle),
-            || process::output(&mut umoci(&layout, &bundle)).map(drop),
-        ));
+        let unpack = || process::output(&mut umoci(&layout, &fresh.next())).map(drop);
+        contestants.push(Contestant::new(|| Ok(()), unpack));
     } else {
         results.skip("unpack_vs_umoci", "umoci");
     }
@@ -62,14 +58,35 @@ pub(super) fn measure(scratch: &Path, image: &str, results: &mut Results) -> Res
     Ok(())
 }
 
-fn tar(blob: &Path, into: &Path) -> Command {
+/// Folders that nobody has used.
+struct Fresh {
+    folder: PathBuf,
+    count: std::cell::Cell<u32>,
+}
+
+impl Fresh {
+    fn new(folder: PathBuf) -> Result<Self> {
+        fs_err::create_dir(&folder)?;
+        Ok(Self { folder, count: std::cell::Cell::new(0) })
+    }
+
+    /// The path of one that does not exist yet.
+    fn next(&self) -> PathBuf {
+        self.count.set(self.count.get() + 1);
+        self.folder.join(self.count.get().to_string())
+    }
+}
+
+/// tar of one layer into a folder of its own: a layer may have a file where one below has a folder.
+fn tar(blob: &Path, into: &Path) -> Result<Command> {
+    fs_err::create_dir(into)?;
     let mut tar = Command::new("tar");
     tar.arg("xzf").arg(blob).arg("-C").arg(into);
     // As root, tar would give files to their owners, which nobody else in this race does.
     if unprivileged::is_root() {
         tar.arg("--no-same-owner");
     }
-    tar
+    Ok(tar)
 }
 
 fn umoci(layout: &Path, bundle: &Path) -> Command {

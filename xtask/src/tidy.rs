@@ -57,7 +57,7 @@ const BANNED_WORDS: [(&str, &[&str]); 7] = [
     ("lbx-image", &["::mount", "unshare", "CloneFlags", "std::env::var", "println!"]),
     ("lbx-wheel", &["::mount", "unshare", "std::env::var", "std::process", "println!"]),
     ("lbx-build", &["std::env::var", "println!", "std::env::current_dir"]),
-    ("lbx", &["nix::", "oci_client::", "zip::"]),
+    ("lbx", &[" nix::", "(nix::", "oci_client::", " zip::", "(zip::"]),
 ];
 
 /// The one file that may hold `unsafe`.

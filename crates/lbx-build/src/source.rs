@@ -78,7 +78,7 @@ impl Walker<'_> {
         let link = fs_err::symlink_metadata(location)?.is_symlink();
         let real = if link { self.follow(location, path)? } else { location.to_owned() };
         let metadata = fs_err::metadata(&real)?;
-        if self.exclude.iter().any(|one| *one == real) {
+        if self.exclude.contains(&real) {
             return Ok(());
         }
         if metadata.is_dir() {

@@ -35,6 +35,14 @@ struct Running {
     store: PathBuf,
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        // A test that failed leaves no build behind; one that has ended is not there to be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Running {
     fn start(command: &mut Command, store: &Path) -> Self {
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("lbx starts");
@@ -69,7 +77,7 @@ impl Running {
         let seen = descendants(self.child.id());
         signal(self.child.id(), with);
         let asked = Instant::now();
-        let status = self.child.wait().expect("its end");
+        let status = wait_for("the end of lbx", || self.child.try_wait().expect("its state"));
         assert!(asked.elapsed() < Duration::from_secs(5), "it took {:?} to stop", asked.elapsed());
         let mut said = String::new();
         self.child.stderr.take().expect("stderr").read_to_string(&mut said).expect("UTF-8");
@@ -219,14 +227,14 @@ fn a_second_signal_ends_it_at_once() {
     let file = home.project().join("b/hole");
     fs_err::create_dir(home.project().join("b")).unwrap();
     fs_err::File::create(&file).unwrap().set_len(600 << 20).unwrap();
-    let running = Running::start(&mut lbx_shared(&home, &["build", "--image", &image]), shared_store());
+    let mut running = Running::start(&mut lbx_shared(&home, &["build", "--image", &image]), shared_store());
     wait_for_writing(&home);
     signal(running.child.id(), Signal::SIGINT);
     std::thread::sleep(Duration::from_millis(50));
     signal(running.child.id(), Signal::SIGTERM);
     let second = Instant::now();
-    let mut child = running.child;
-    assert_eq!(child.wait().unwrap().code(), Some(143), "the first signal was enough: make the file larger");
+    let status = wait_for("the end of lbx", || running.child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(143), "the first signal was enough: make the file larger");
     assert!(second.elapsed() < Duration::from_millis(700), "{:?}", second.elapsed());
     assert!(!home.project().join("dist/b.zip").exists());
 }

@@ -3,7 +3,7 @@
 //! The reader ([`Archive::open`]) accepts only archives that every unzipper reads the same way; what it
 //! returns is enough to copy a member's compressed bytes without looking at the archive again. The writer
 //! ([`write()`]) puts such bytes into a new archive whose every other byte follows from the list of entries
-//! and one [`Timestamp`]. What has no compressed bytes yet goes through [`compress`] first.
+//! and one [`Timestamp`]. What has no compressed bytes yet goes through [`compress()`] first.
 //!
 //! This crate knows files only as open descriptors: it walks no directory, reads no clock, and sees neither
 //! host paths nor user ids.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{Result, check, process, provision, serve, unprivileged, wheels, workspace};
 
 /// Tests that run once more as root when this process is root.
-const ALSO_AS_ROOT: [&str; 2] = ["it", "sandbox"];
+const ALSO_AS_ROOT: [&str; 3] = ["it", "repro", "sandbox"];
 
 /// What cannot be skipped here: the set-up has provided for it.
 const MUST_RUN: &str = "registry,sandbox,standin,wheels";

@@ -181,9 +181,20 @@ pub async fn build(
 
 fn planned(plan: &Plan) -> Event {
     Event::Planned {
-        sets: plan.sets.iter().map(|set| set.requirements.join(" + ")).collect(),
+        sets: (0..plan.sets.len()).map(|set| users(plan, set)).collect(),
         artifacts: plan.artifacts.iter().map(|artifact| artifact.name.clone()).collect(),
         image: plan.image.clone(),
+    }
+}
+
+/// The artifacts that use a dependency set, in a few words.
+fn users(plan: &Plan, set: usize) -> String {
+    const NAMED: usize = 2;
+    let users = plan.artifacts.iter().filter(|artifact| artifact.set == Some(set));
+    let names: Vec<&str> = users.map(|artifact| artifact.name.as_str()).collect();
+    match names.len().checked_sub(NAMED + 1) {
+        None => names.join(", "),
+        Some(more) => format!("{} and {} more", names[..NAMED].join(", "), more + 1),
     }
 }
 

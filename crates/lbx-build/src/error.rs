@@ -273,7 +273,12 @@ impl Error {
 
     /// The wheel `name` cannot be used.
     pub(crate) fn wheel(name: impl Into<String>, source: lbx_wheel::WheelError) -> Self {
-        Self::Wheel { name: name.into(), source: Box::new(source) }
+        // The name says which wheel; the path of its copy among temporary files says nothing more.
+        let source = match source {
+            lbx_wheel::WheelError::Refused { reason, .. } => reason,
+            other => Box::new(other),
+        };
+        Self::Wheel { name: name.into(), source }
     }
 
     /// What this is about.
@@ -313,6 +318,7 @@ impl Error {
             Self::Source(error) => Some(error.hint().to_owned()),
             Self::Pip { output, .. } => pip_hint(output),
             Self::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => Some(DISK_FULL.to_owned()),
+            Self::SourceMissing { .. } => Some("paths are relative to the folder of lbx.toml".to_owned()),
             Self::SourceOutside { .. } => {
                 Some("move it into the project, or put lbx.toml in a folder above both".to_owned())
             }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub enum Event {
     /// What will be built, before anything is: one name each for the sets and the artifacts.
     Planned {
-        /// The dependency sets, as the requirement files they are made of.
+        /// The dependency sets, as the artifacts that use them.
         sets: Vec<String>,
         /// The artifacts by name.
         artifacts: Vec<String>,

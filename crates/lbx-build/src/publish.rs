@@ -11,14 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use lbx_archive::Written;
+use lbx_plan::prune;
 use tempfile::NamedTempFile;
 
 use crate::engine::Destination;
 use crate::error::Error;
 use crate::report::{Report, code_sha256};
-
-/// How the names of unfinished files begin.
-const PREFIX: &str = ".lbx-";
 
 /// The folder that artifacts go to, and what is being written there.
 #[derive(Debug)]
@@ -54,7 +52,7 @@ impl Staging {
     fn temporary(&self) -> Result<NamedTempFile, Error> {
         let mut builder = tempfile::Builder::new();
         // The usual mode: the umask takes away what the user does not give.
-        builder.prefix(PREFIX).permissions(Permissions::from_mode(0o666));
+        builder.prefix(prune::UNFINISHED).permissions(Permissions::from_mode(0o666));
         loop {
             let file = builder.tempfile_in(&self.folder)?;
             // Another build may have swept it away before it was locked.
@@ -94,7 +92,9 @@ impl Staging {
 fn sweep(folder: &Path) -> Result<(), Error> {
     for entry in fs_err::read_dir(folder)? {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) || !entry.file_type()?.is_file() {
+        if !entry.file_name().to_string_lossy().starts_with(prune::UNFINISHED)
+            || !entry.file_type()?.is_file()
+        {
             continue;
         }
         // Another build may be faster at every step.

@@ -79,6 +79,9 @@ const TOOL_NAMES: [&str; 19] = [
     "lbx.toml",
 ];
 
+/// How lbx's own unfinished files begin, which a killed build leaves in its output folder.
+pub const UNFINISHED: &str = ".lbx-";
+
 /// The rule that leaves a file out of the artifact, if one does.
 ///
 /// `path` is where the file would be installed, relative to the root or to `python/`, and
@@ -98,7 +101,7 @@ pub fn verdict(path: &str, origin: Origin<'_>, unrequired: &[&str]) -> Option<Ru
 }
 
 fn is_tool_file(path: &str) -> bool {
-    path.split('/').any(|part| TOOL_NAMES.contains(&part))
+    path.split('/').any(|part| TOOL_NAMES.contains(&part) || part.starts_with(UNFINISHED))
 }
 
 /// Whether a whole folder of a source tree is a tool's, so that it need not be read at all.
@@ -195,6 +198,7 @@ mod tests {
         let script = Origin::Wheel { distribution: "x", script: true };
         assert_eq!(verdict("bin/x", script, &[]), Some(Rule::Scripts));
         assert_eq!(verdict(".git/config", Origin::Source, &[]), Some(Rule::ToolFiles));
+        assert_eq!(verdict(".lbx-a.zip", Origin::Source, &[]), Some(Rule::ToolFiles));
     }
 
     #[test]

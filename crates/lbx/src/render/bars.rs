@@ -75,7 +75,7 @@ impl Bars {
     fn layer(&self, state: &mut State, index: usize, unpacking: bool) {
         let size = state.names.layers.get(index).copied().unwrap_or_default();
         let bar = state.layers.entry(index).or_insert_with(|| self.all.insert(0, ProgressBar::new(size)));
-        bar.set_style(style("  {prefix:32!} {bar:30} {bytes:>10} of {total_bytes}"));
+        bar.set_style(style("  {prefix:32!} {bar:30} {decimal_bytes:>10} of {decimal_total_bytes}"));
         bar.set_prefix(format!("layer {} {}", index + 1, if unpacking { "unpack" } else { "pull" }));
         bar.set_position(0);
     }

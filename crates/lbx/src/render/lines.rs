@@ -58,7 +58,7 @@ impl Names {
             Event::Planned { artifacts, image, .. } => Some(planned(artifacts, image)),
             Event::Image(event) => self.image_line(event),
             Event::ImageReady { python, pip, digest } => {
-                Some(format!("image ready: Python {python}, pip {pip}, {digest}"))
+                Some(format!("image ready: Python {python}, pip {pip}, {}", short(digest)))
             }
             Event::ResolveStarted { set } => Some(format!("pip: {}", name(&self.sets, *set))),
             Event::ResolveLine { line, .. } => show_pip.then(|| format!("pip: {}", printable(line))),
@@ -77,7 +77,12 @@ impl Names {
         match event {
             ImageEvent::Resolved { digest, layers } => {
                 let size = layers.iter().map(|layer| layer.size).sum();
-                Some(format!("image {digest}: {}, {}", count(layers.len(), "layer"), bytes(size)))
+                Some(format!(
+                    "image {}: {}, {}",
+                    short(digest.as_str()),
+                    count(layers.len(), "layer"),
+                    bytes(size)
+                ))
             }
             ImageEvent::LayerDone { index, origin: Origin::Downloaded } => {
                 let size = self.layers.get(*index).copied().unwrap_or_default();
@@ -89,6 +94,11 @@ impl Names {
             _ => None,
         }
     }
+}
+
+/// The start of a digest, enough for people to tell two apart; reports and JSON have all of it.
+fn short(digest: &str) -> &str {
+    digest.get(.."sha256:".len() + 12).unwrap_or(digest)
 }
 
 /// What is going to happen, in a line.

@@ -112,7 +112,7 @@ fn a_missing_source_and_a_source_that_is_a_file_are_named_where_they_are_asked_f
     refused(
         &home(),
         &format!("{HEAD}[functions.a]\nsource = \"scr\"\n"),
-        "error: lbx.toml:4:10: `scr` does not exist\n",
+        "error: lbx.toml:4:10: `scr` does not exist\nhint: paths are relative to the folder of lbx.toml\n",
     );
     refused(
         &home(),
@@ -122,7 +122,7 @@ fn a_missing_source_and_a_source_that_is_a_file_are_named_where_they_are_asked_f
     refused(
         &home(),
         &format!("{HEAD}[functions.a]\nsource = \"src\"\ninclude = [\"common\"]\n"),
-        "error: lbx.toml:5:12: `common` does not exist\n",
+        "error: lbx.toml:5:12: `common` does not exist\nhint: paths are relative to the folder of lbx.toml\n",
     );
 }
 

@@ -153,3 +153,21 @@ fn a_wheel_that_does_not_match_its_own_record_is_refused() {
     assert!(said.ends_with("\"one.py\" does not match RECORD: sha256 differs\n"), "{said}");
     nothing_left(&home);
 }
+
+#[test]
+fn a_wheel_for_a_newer_c_library_than_lambda_s_is_not_taken_whatever_the_image_has() {
+    let Some(image) = image() else { return };
+    // The stand-in image has glibc 2.36, and python3.11 runs on 2.26.
+    let wheels = [
+        Wheel::new("fast", "2.0").tag("cp311-cp311-manylinux_2_28_x86_64"),
+        Wheel::new("fast", "1.0").tag("cp311-cp311-manylinux_2_26_x86_64"),
+    ];
+    let home = project("fast\n", &wheels);
+    assert_eq!(run(&mut lbx_shared(&home, &["build", "--image", &image])).code, 0);
+    let report = fs_err::read_to_string(home.project().join("dist/report.json")).unwrap();
+    assert!(report.contains("\"fast-1.0-cp311-cp311-manylinux_2_26_x86_64.whl\""), "{report}");
+    let home = project("fast==2.0\n", &wheels);
+    let ran = run(&mut lbx_shared(&home, &["build", "--image", &image]));
+    assert_eq!(ran.code, REQUIREMENTS, "{}", ran.stderr);
+    nothing_left(&home);
+}

@@ -11,10 +11,11 @@ use zip::write::SimpleFileOptions;
 
 use crate::images::{Tar, gzip};
 
-/// A pure-Python wheel under construction.
+/// A wheel under construction: pure Python, unless it is given another tag.
 #[derive(Debug, Clone)]
 pub struct Wheel {
     stem: String,
+    tag: String,
     metadata: String,
     files: Vec<(String, Vec<u8>)>,
 }
@@ -24,9 +25,17 @@ impl Wheel {
     pub fn new(name: &str, version: &str) -> Self {
         Self {
             stem: format!("{name}-{version}"),
+            tag: "py3-none-any".to_owned(),
             metadata: format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"),
             files: Vec::new(),
         }
+    }
+
+    /// Gives it another tag than `py3-none-any`.
+    #[must_use]
+    pub fn tag(mut self, tag: &str) -> Self {
+        tag.clone_into(&mut self.tag);
+        self
     }
 
     /// Adds a `Requires-Dist`.
@@ -46,13 +55,14 @@ impl Wheel {
     /// Writes the wheel into a folder, and returns its path.
     pub fn write(&self, folder: &Path) -> PathBuf {
         fs_err::create_dir_all(folder).expect("a directory");
-        let path = folder.join(format!("{}-py3-none-any.whl", self.stem));
+        let path = folder.join(format!("{}-{}.whl", self.stem, self.tag));
         let mut zip = ZipWriter::new(fs_err::File::create(&path).expect("a file"));
         let info = format!("{}.dist-info", self.stem);
-        let tags = b"Wheel-Version: 1.0\nGenerator: lbx-testkit\nRoot-Is-Purelib: true\nTag: py3-none-any\n";
+        let tags =
+            format!("Wheel-Version: 1.0\nGenerator: lbx-testkit\nRoot-Is-Purelib: true\nTag: {}\n", self.tag);
         let mut files = self.files.clone();
         files.push((format!("{info}/METADATA"), self.metadata.clone().into_bytes()));
-        files.push((format!("{info}/WHEEL"), tags.to_vec()));
+        files.push((format!("{info}/WHEEL"), tags.into_bytes()));
         let mut record: Vec<String> = Vec::new();
         for (name, contents) in &files {
             let hash = URL_SAFE_NO_PAD.encode(Sha256::digest(contents));

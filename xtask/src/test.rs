@@ -50,7 +50,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     if let Some(copy) = unprivileged::copy_for_tests()? {
         println!("== the test user cannot enter {}: testing a copy", workspace::root().display());
-        return process::run(Command::new(env!("CARGO")).args(["xtask", "test"]).current_dir(copy));
+        return process::run(
+            Command::new(env!("CARGO")).arg("xtask").args(std::env::args_os().skip(1)).current_dir(copy),
+        );
     }
     provision::ensure(&[provision::IMAGE, provision::DEMO, provision::TEST].concat())?;
     println!("== build");

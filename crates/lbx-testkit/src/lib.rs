@@ -5,8 +5,10 @@
 pub mod command;
 pub mod images;
 pub mod process;
+pub mod proxy;
 pub mod registry;
 pub mod stall;
 pub mod standin;
 pub mod stub;
+pub mod tls;
 pub mod wheels;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::images::{Image, sha256};
+use crate::tls::Certificate;
 
 /// How long the server may take from its start to its first answer.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -31,13 +32,25 @@ impl Registry {
     ///
     /// Panics with what to install when the server isn't there.
     pub fn start(data: &Path) -> Self {
+        Self::start_with(data, None)
+    }
+
+    /// The same over TLS. What this end sends is plain HTTP, so the registry is for others to read from: its data
+    /// must have been filled by another one.
+    pub fn start_tls(data: &Path, certificate: &Certificate) -> Self {
+        Self::start_with(data, Some(certificate))
+    }
+
+    fn start_with(data: &Path, certificate: Option<&Certificate>) -> Self {
         fs_err::create_dir_all(data).expect("the data directory can be created");
         let scratch = tempfile::tempdir().expect("a temporary directory");
         // Between finding a free port and binding it, somebody else may take it: then the server ends.
         for _ in 0..5 {
             let address = free_address();
-            let mut child = spawn(data, scratch.path(), &address);
-            if wait_until_ready(&mut child, &address) {
+            let mut child = spawn(data, scratch.path(), &address, certificate);
+            // A server that speaks TLS calls plain HTTP a bad request.
+            let ready = if certificate.is_some() { 400 } else { 200 };
+            if wait_until_ready(&mut child, &address, ready) {
                 return Self { child, address, data: data.to_path_buf(), _scratch: scratch };
             }
             kill(&mut child);
@@ -224,12 +237,16 @@ fn read_answer(mut reader: impl BufRead, head_only: bool) -> std::io::Result<Ans
     Ok(answer)
 }
 
-fn spawn(data: &Path, scratch: &Path, address: &str) -> Child {
+fn spawn(data: &Path, scratch: &Path, address: &str, certificate: Option<&Certificate>) -> Child {
     let config = scratch.join("config.yml");
+    let tls = certificate.map(|Certificate { chain, key }| {
+        format!(", tls: {{certificate: '{}', key: '{}'}}", chain.display(), key.display())
+    });
     let text = format!(
         "version: 0.1\nlog: {{level: warn}}\nstorage:\n  filesystem: {{rootdirectory: '{}'}}\n  delete: \
-         {{enabled: true}}\nhttp: {{addr: '{address}'}}\n",
-        data.display()
+         {{enabled: true}}\nhttp: {{addr: '{address}'{}}}\n",
+        data.display(),
+        tls.unwrap_or_default()
     );
     fs_err::write(&config, text).expect("the configuration can be written");
     let log = fs_err::File::create(scratch.join("log")).expect("the log can be created");
@@ -247,13 +264,13 @@ fn spawn(data: &Path, scratch: &Path, address: &str) -> Child {
         })
 }
 
-fn wait_until_ready(child: &mut Child, address: &str) -> bool {
+fn wait_until_ready(child: &mut Child, address: &str, status: u16) -> bool {
     let started = Instant::now();
     while started.elapsed() < READY_WITHIN {
         if child.try_wait().expect("the server's state can be read").is_some() {
             return false;
         }
-        if request(address, "GET", "/v2/", &[], &[]).is_ok_and(|answer| answer.status == 200) {
+        if request(address, "GET", "/v2/", &[], &[]).is_ok_and(|answer| answer.status == status) {
             return true;
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -62,7 +62,7 @@ fn a_full_disk_under_the_store_is_named_and_nothing_half_written_stays() {
         command.arg(registry.reference("python", "3.11")),
         SYSTEM,
         "error: cannot get the image `127.0.0.1:[PORT]/python:3.11`: no space left for [ROOT]/cache/lbx/tmp/[WORK]/blob-3: failed to write to file `[ROOT]/cache/lbx/tmp/[WORK]/blob-3`: No space left on device (os error 28)\n\
-        hint: Free some space on the file system of [ROOT]/cache/lbx/tmp/[WORK]/blob-3; nothing half-written was kept.\n",
+        hint: free some space on the file system of [ROOT]/cache/lbx/tmp/[WORK]/blob-3; nothing half-written was kept\n",
     );
 }
 
@@ -158,7 +158,7 @@ fn a_store_that_cannot_be_written_to_or_trusted_is_named() {
     same(
         &home.redact(after_progress(&ran.stderr)),
         "error: cannot open the store: [ROOT]/open cannot hold the store: others can write to it (mode 777, expected 700)\n\
-        hint: Use a directory that belongs to you, that is no symbolic link, and that nobody else can write to.\n",
+        hint: use a directory that belongs to you, is no symbolic link, and that nobody else can write to\n",
     );
     nothing_left(&home);
 }

@@ -34,7 +34,7 @@ fn a_registry_that_is_down_is_named() {
         &home(),
         "127.0.0.1:1/lambda/python:3.11",
         "error: cannot get the image `127.0.0.1:[PORT]/lambda/python:3.11`: cannot reach 127.0.0.1:[PORT]: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)\n\
-        hint: Check the network, the proxy and the registry's name; an image that was pulled before can be used offline.\n",
+        hint: check the network and the registry's name; an image that was pulled before can be used offline\n",
     );
 }
 
@@ -47,14 +47,14 @@ fn an_unknown_tag_is_named_and_so_is_an_unknown_digest() {
         &home(),
         &registry.reference("python", "3.12"),
         "error: cannot get the image `127.0.0.1:[PORT]/python:3.12`: 127.0.0.1:[PORT] has no python:3.12\n\
-        hint: Check the repository and the tag.\n",
+        hint: check the repository and the tag\n",
     );
     let digest = format!("{}/python@sha256:{}", registry.address(), "0".repeat(64));
     refused(
         &home(),
         &digest,
         "error: cannot get the image `127.0.0.1:[PORT]/python@sha256:[DIGEST]`: 127.0.0.1:[PORT] has no python@sha256:[DIGEST]\n\
-        hint: Check the repository and the tag.\n",
+        hint: check the repository and the tag\n",
     );
 }
 
@@ -73,7 +73,7 @@ fn bytes_that_do_not_have_their_digest_are_refused() {
         &home,
         &registry.reference("python", "3.11"),
         "error: cannot get the image `127.0.0.1:[PORT]/python:3.11`: blob sha256:[DIGEST] has the digest sha256:[DIGEST], expected sha256:[DIGEST]\n\
-        hint: The registry, a mirror or a proxy sent other bytes than the image was published with; nothing of it was kept.\n",
+        hint: the registry, a mirror or a proxy sent other bytes than were published; nothing of it was kept\n",
     );
     let layers = home.cache().join("lbx/layers/v1");
     assert_eq!(fs_err::read_dir(layers).unwrap().count(), 0, "no layer was kept");
@@ -89,7 +89,7 @@ fn an_image_for_another_cpu_says_what_it_is_for() {
         &home(),
         &registry.reference("python", "3.11"),
         "error: cannot get the image `127.0.0.1:[PORT]/python:3.11`: 127.0.0.1:[PORT]/python:3.11 has no image for linux/amd64\n\
-        hint: It has linux/arm64.\n",
+        hint: there is one for linux/arm64\n",
     );
 }
 
@@ -122,13 +122,13 @@ fn a_reference_that_is_none_says_what_one_looks_like() {
     refused(
         &home(),
         "python:3.11",
-        "error: cannot get the image `python:3.11`: \"python:3.11\" does not say which registry the image is in\n\
-        hint: Write the registry too, for example public.ecr.aws/lambda/python:3.11 or docker.io/library/python:3.11.\n",
+        "error: cannot get the image `python:3.11`: `python:3.11` does not say which registry the image is in\n\
+        hint: did you mean `public.ecr.aws/lambda/python:3.11` or `docker.io/library/python:3.11`?\n",
     );
     refused(
         &home(),
         "127.0.0.1:1/Python:3.11",
-        "error: cannot get the image `127.0.0.1:[PORT]/Python:3.11`: \"127.0.0.1:[PORT]/Python:3.11\" is not an image reference: the repository has lower-case letters, digits, `.`, `_`, `-` between slashes only\n",
+        "error: cannot get the image `127.0.0.1:[PORT]/Python:3.11`: `127.0.0.1:[PORT]/Python:3.11` is not an image reference: the repository has lower-case letters, digits, `.`, `_`, `-` between slashes only\n",
     );
 }
 
@@ -141,6 +141,6 @@ fn offline_means_that_a_missing_image_is_an_error() {
         &mut lbx(&home, &arguments),
         IMAGE,
         "error: cannot get the image `127.0.0.1:[PORT]/python:3.11`: 127.0.0.1:[PORT]/python:3.11 is not in the store, and the network is off\n\
-        hint: Pull the image once with the network on.\n",
+        hint: pull the image once with the network on\n",
     );
 }

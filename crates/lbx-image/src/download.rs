@@ -1,6 +1,6 @@
 //! One blob from a registry to a file: hashed and measured while it streams, resumed where it broke off.
 //!
-//! The order of downloads and what becomes of the file are left to [`crate::pull`].
+//! The order of downloads and what becomes of the file are left to [`crate::pull()`].
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};

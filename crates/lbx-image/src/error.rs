@@ -3,6 +3,7 @@
 //!
 //! Messages are fragments that chain; printing the chain and the hint is left to the caller.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A reference that can't be read.
-    #[error("{given:?} is not an image reference: {problem}")]
+    #[error("`{}` is not an image reference: {problem}", given.escape_debug())]
     Reference {
         /// What was given.
         given: String,
@@ -24,7 +25,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// A reference without a registry.
-    #[error("{given:?} does not say which registry the image is in")]
+    #[error("`{}` does not say which registry the image is in", given.escape_debug())]
     ShortReference {
         /// What was given.
         given: String,
@@ -32,7 +33,7 @@ pub enum Error {
         candidates: Vec<String>,
     },
     /// Text that should be a digest and is not.
-    #[error("{given:?} is not a digest: expected sha256: and 64 lower-case hexadecimal digits")]
+    #[error("`{}` is not a digest: expected sha256: and 64 lower-case hexadecimal digits", given.escape_debug())]
     Digest {
         /// What was given.
         given: String,
@@ -52,6 +53,34 @@ pub enum Error {
         registry: String,
         /// The cause.
         source: Cause,
+    },
+    /// The proxy in between can't be reached, or refuses.
+    #[error("cannot reach {registry} through the proxy {proxy}")]
+    Proxy {
+        /// The host and port behind the proxy.
+        registry: String,
+        /// The proxy, without user name and password.
+        proxy: String,
+        /// The cause.
+        source: Cause,
+    },
+    /// A certificate that doesn't show who answers.
+    #[error("the certificate of {registry} is not trusted: {problem}")]
+    Certificate {
+        /// The host and port.
+        registry: String,
+        /// What is wrong with it.
+        problem: CertificateProblem,
+    },
+    /// The registry sends its clients where they must not go.
+    #[error("{registry} sends its clients to {target}, {problem}")]
+    Misdirected {
+        /// The registry's host and port.
+        registry: String,
+        /// The host it names.
+        target: String,
+        /// Why that is refused.
+        problem: &'static str,
     },
     /// An answer that is neither success nor one of the cases below.
     #[error("{registry} answered {status} to a request for {what}")]
@@ -180,42 +209,55 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the user can do about it, as a full sentence; `None` when the message says it all.
+    /// What the user can do about it, as a phrase; `None` when the message says it all.
     pub fn hint(&self) -> Option<String> {
-        match self {
+        let text = match self {
             Self::ShortReference { candidates, .. } => match candidates.as_slice() {
-                [] => Some("Write registry/repository:tag.".to_owned()),
-                list => Some(format!("Write the registry too, for example {}.", list.join(" or "))),
+                [] => "write it as registry/repository:tag",
+                [first, rest @ ..] => {
+                    let rest = rest.iter().fold(String::new(), |text, other| text + " or `" + other + "`");
+                    return Some(format!("did you mean `{first}`{rest}?"));
+                }
             },
             Self::Unreachable { .. } => {
-                Some("Check the network, the proxy and the registry's name; an image that was pulled before can be used offline.".to_owned())
+                "check the network and the registry's name; an image that was pulled before can be used offline"
             }
+            Self::Proxy { .. } => {
+                "check http_proxy and https_proxy; no_proxy lists the hosts that are reached without a proxy"
+            }
+            Self::Certificate { problem, .. } => problem.hint(),
+            Self::Misdirected { .. } => "do not trust this registry, or whatever answers in its name",
             Self::Setup { .. } => {
-                Some("Check the CA certificates and the proxy's address; ca-certificates must be installed for https.".to_owned())
+                "check the CA certificates (SSL_CERT_FILE names their file, the package ca-certificates brings \
+                 them) and the addresses of the proxies"
             }
-            Self::Status { status: 429, .. } => {
-                Some("The registry limits how often it may be asked; wait, or log in.".to_owned())
+            Self::Status { status: 429, .. } => "the registry limits how often it may be asked: wait a while",
+            Self::Denied { .. } => {
+                "check the repository's name; lbx has no way to log in yet, so the image must be public"
             }
-            Self::Denied { .. } => Some("Log in to the registry, or check the repository's name.".to_owned()),
-            Self::NotFound { .. } => Some("Check the repository and the tag.".to_owned()),
-            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => Some(
-                "The registry, a mirror or a proxy sent other bytes than the image was published with; nothing of it was kept.".to_owned(),
-            ),
-            Self::Platform { available, .. } => Some(match available.as_slice() {
-                [] => "The image names no platform at all.".to_owned(),
-                list => format!("It has {}.", list.join(", ")),
-            }),
-            Self::Offline { .. } => Some("Pull the image once with the network on.".to_owned()),
+            Self::NotFound { .. } => "check the repository and the tag",
+            Self::DigestMismatch { .. } | Self::SizeMismatch { .. } => {
+                "the registry, a mirror or a proxy sent other bytes than were published; nothing of it was kept"
+            }
+            Self::Platform { available, .. } => match available.as_slice() {
+                [] => "the image names no platform at all",
+                list => return Some(format!("there is one for {}", list.join(", "))),
+            },
+            Self::Offline { .. } => "pull the image once with the network on",
             Self::Store { .. } => {
-                Some("Use a directory that belongs to you, that is no symbolic link, and that nobody else can write to.".to_owned())
+                "use a directory that belongs to you, is no symbolic link, and that nobody else can write to"
             }
-            Self::Damaged { path, .. } => Some(format!("Remove {} and pull again.", path.display())),
+            Self::Damaged { path, .. } => return Some(format!("remove {} and pull again", path.display())),
             Self::DiskFull { path, .. } => {
-                Some(format!("Free some space on the file system of {}; nothing half-written was kept.", path.display()))
+                return Some(format!(
+                    "free some space on the file system of {}; nothing half-written was kept",
+                    path.display()
+                ));
             }
-            Self::Unpack { source, .. } => source.hint(),
-            _ => None,
-        }
+            Self::Unpack { source, .. } => return source.hint(),
+            _ => return None,
+        };
+        Some(text.to_owned())
     }
 
     /// Wraps an I/O error that happened while something was written to `path`.
@@ -225,6 +267,55 @@ impl Error {
         } else {
             Self::Io(source)
         }
+    }
+}
+
+/// What is wrong with a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertificateProblem {
+    /// Nobody known here has signed it.
+    UnknownIssuer,
+    /// Its time is over.
+    Expired,
+    /// Its time has not come.
+    NotYetValid,
+    /// It is somebody else's.
+    OtherName,
+    /// It is made to sign others, not to be shown by a server.
+    Authority,
+    /// Anything else, in the words of the TLS library.
+    Other(String),
+}
+
+impl CertificateProblem {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::UnknownIssuer | Self::Other(_) => {
+                "if the registry or a proxy has an authority of its own, let SSL_CERT_FILE name a bundle that \
+                 includes its certificate"
+            }
+            Self::Expired | Self::NotYetValid => {
+                "check this machine's clock; if it is right, the registry must renew it"
+            }
+            Self::OtherName => "use the name that the certificate was made for",
+            Self::Authority => {
+                "make the server a certificate that is no authority's: `openssl req -x509 -addext \
+                 basicConstraints=critical,CA:FALSE …`"
+            }
+        }
+    }
+}
+
+impl fmt::Display for CertificateProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UnknownIssuer => "its issuer is not known here",
+            Self::Expired => "it has expired",
+            Self::NotYetValid => "it is not valid yet",
+            Self::OtherName => "it is for another name",
+            Self::Authority => "it is an authority's own certificate, which no server may show",
+            Self::Other(words) => words,
+        })
     }
 }
 

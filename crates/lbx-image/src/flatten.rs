@@ -123,7 +123,7 @@ impl Merger<'_> {
         match FileType::from_raw_mode(source.st_mode) {
             FileType::Directory => {
                 let inside = rustix::fs::openat(from, name, DIRECTORY, Mode::empty())?;
-                let target = self.open_or_make(to, name)?;
+                let target = self.open_or_make(to, name, &source)?;
                 self.directory(&inside, &target)
             }
             FileType::RegularFile => {
@@ -141,7 +141,7 @@ impl Merger<'_> {
         }
     }
 
-    fn open_or_make(&mut self, to: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    fn open_or_make(&mut self, to: &OwnedFd, name: &[u8], source: &Stat) -> Result<OwnedFd, Errno> {
         match rustix::fs::openat(to, name, DIRECTORY, Mode::empty()) {
             Err(Errno::NOENT) => {}
             // The layer has no entry for this directory, so it means the one that is there: behind a link too.
@@ -160,7 +160,10 @@ impl Merger<'_> {
             result => return result,
         }
         rustix::fs::mkdirat(to, name, Mode::RWXU)?;
-        rustix::fs::openat(to, name, DIRECTORY, Mode::empty())
+        let made = rustix::fs::openat(to, name, DIRECTORY, Mode::empty())?;
+        // Also a directory without an entry needs a mode when there is none below to take it from.
+        rustix::fs::fchmod(&made, Mode::from_raw_mode(source.st_mode))?;
+        Ok(made)
     }
 
     fn file(&mut self, from: &OwnedFd, to: &OwnedFd, name: &[u8], source: &Stat) -> Result<(), Errno> {

@@ -73,7 +73,7 @@ impl Image {
         self.layers.iter().map(|layer| layer.tree.as_path()).collect()
     }
 
-    /// Whether the trees can be stacked by overlayfs as they are; otherwise see [`crate::flatten`].
+    /// Whether the trees can be stacked by overlayfs as they are; otherwise see [`crate::flatten()`].
     pub fn overlay_ready(&self) -> bool {
         self.layers.iter().all(|layer| layer.overlay_ready)
     }
@@ -109,7 +109,7 @@ pub struct Layer {
     pub diff_id: Digest,
     /// The layer's own files, owned by the caller. Read-only by agreement: other images share it.
     pub tree: PathBuf,
-    /// Whether removals are in the tree the way overlayfs wants them.
+    /// Whether overlayfs shows what the layer means when its tree is put on top of those of the layers below.
     pub overlay_ready: bool,
     /// Compressed bytes.
     pub size: u64,

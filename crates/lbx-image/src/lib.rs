@@ -1,8 +1,8 @@
 //! Registry to root file system: pull, verify, store, unpack.
 //!
-//! [`pull`] turns a [`Reference`] into an [`Image`] whose layers are in a [`Store`], each as a tree of files that
+//! [`pull()`] turns a [`Reference`] into an [`Image`] whose layers are in a [`Store`], each as a tree of files that
 //! belong to the caller. Nothing needs root, a daemon or a namespace. Mounting the trees on top of each other is
-//! left to the sandbox; where overlayfs is refused, [`flatten`] merges them into one tree.
+//! left to the sandbox; where overlayfs is refused, [`flatten()`] merges them into one tree.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), lbx_image::Error> {
@@ -20,7 +20,8 @@
 //! ```
 //!
 //! Modules: `reference` and `manifest` read what others wrote; `registry` fetches it; `store` keeps it; `pull`
-//! is the order of things; [`unpack`] applies one layer; `flatten` merges them.
+//! is the order of things; [`unpack`] applies one layer; `overlay` says whether layers can be stacked as they are;
+//! `flatten` merges them.
 
 mod download;
 mod error;
@@ -28,13 +29,14 @@ mod event;
 mod flatten;
 mod image;
 mod manifest;
+mod overlay;
 mod pull;
 mod reference;
 mod registry;
 mod store;
 pub mod unpack;
 
-pub use self::error::{Cause, Error};
+pub use self::error::{Cause, CertificateProblem, Error};
 pub use self::event::{Event, LayerSize, Origin};
 pub use self::flatten::flatten;
 pub use self::image::{Image, ImageConfig, Layer, Platform};

@@ -111,8 +111,10 @@ pub(crate) fn parse(what: &str, bytes: &[u8], media_type: Option<&str>) -> Resul
         return Err(malformed(format!("it says it is {inner:?}, but was announced as {outer:?}")));
     }
     let declared = raw.media_type.as_deref().or(outer);
-    let mismatch =
-        |shape: &str| malformed(format!("it has the shape of {shape}, but its type is {declared:?}"));
+    let mismatch = |shape: &str| {
+        let declared = declared.unwrap_or_default();
+        malformed(format!("it has the shape of {shape}, but its type is {declared:?}"))
+    };
     match (raw.manifests, raw.config, raw.layers) {
         (Some(entries), None, None) if declared.is_none_or(|kind| INDEX_TYPES.contains(&kind)) => {
             Ok(Document::Index(entries))

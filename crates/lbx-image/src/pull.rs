@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::download::{Retry, Transfer};
 use crate::manifest::{self, CONFIG_LIMIT, Config, Document, LayerDescriptor, MANIFEST_LIMIT, Manifest};
+use crate::overlay;
 use crate::registry::{RawManifest, Registry};
 use crate::store::{Scratch, Store, StoredLayer};
 use crate::unpack::{self, Limits, UnpackError};
@@ -30,11 +31,13 @@ pub struct PullOptions {
     pub unpack_concurrency: usize,
     /// Open no socket: everything must be in the store.
     pub offline: bool,
-    /// CA certificates to trust besides the system's, each a PEM file's bytes.
+    /// CA certificates to trust besides the system's, each a PEM file's bytes. Certificates in them that can't be
+    /// used are left out; a file without a single good one is an error.
     pub extra_ca_pem: Vec<Vec<u8>>,
     /// The proxy. Without one, connections are direct: the environment is read by whoever fills this in.
     pub proxy: Option<ProxyOptions>,
-    /// Plain HTTP also for a registry that is not on this machine.
+    /// Plain HTTP and nothing else, also for a registry that is not on this machine. Without it, a registry that
+    /// is gets HTTPS when it wants TLS, and any other always does.
     pub plain_http: bool,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
@@ -93,7 +96,7 @@ pub async fn pull(
     pull_from(&registry, store, reference, options, observer).await
 }
 
-/// [`pull`] from a given registry.
+/// [`pull()`] from a given registry.
 pub async fn pull_from(
     registry: &Arc<Registry>,
     store: &Store,
@@ -164,7 +167,7 @@ impl Context {
             Document::Manifest(manifest) => (top, None, manifest),
             Document::Index(entries) => {
                 let chosen = manifest::choose(&entries, &self.options.platform);
-                let chosen = chosen.map_err(|available| self.platform_error(available))?;
+                let chosen = chosen.map_err(|available| self.platform_error(&available))?;
                 let document =
                     self.document(&chosen.digest, Some(&chosen.media_type), Some(chosen.size)).await?;
                 let Document::Manifest(manifest) = document else {
@@ -273,7 +276,7 @@ impl Context {
         if self.options.platform.accepts(&platform) {
             Ok(config)
         } else {
-            Err(self.platform_error(vec![platform.to_string()]))
+            Err(self.platform_error(&[platform.to_string()]))
         }
     }
 
@@ -304,8 +307,10 @@ impl Context {
         format!("{}/{}@{digest}", self.reference.registry(), self.reference.repository())
     }
 
-    fn platform_error(&self, available: Vec<String>) -> Error {
+    fn platform_error(&self, available: &[String]) -> Error {
         let (reference, wanted) = (self.reference.to_string(), self.options.platform.clone());
+        // The image's own words, on their way to a terminal.
+        let available = available.iter().map(|platform| platform.escape_debug().to_string()).collect();
         Error::Platform { reference, wanted, available }
     }
 }
@@ -350,17 +355,11 @@ async fn fetch_layers(
 
 fn as_layer(resolved: &Resolved, index: usize, stored: &[StoredLayer]) -> Result<Layer, Error> {
     let (descriptor, layer) = (&resolved.manifest.layers[index], &stored[index]);
-    // A directory the layer has no entry for means the one below, but overlayfs would let it hide a link there.
-    let mut hides = false;
-    for path in &layer.record.implicit {
-        for lower in &stored[..index] {
-            hides |= unpack::is_link(&lower.tree, path)?;
-        }
-    }
+    let below = &stored[..index];
     Ok(Layer {
         digest: descriptor.digest.clone(),
         diff_id: resolved.config.diff_ids[index].clone(),
-        overlay_ready: layer.record.overlay_ready && !hides,
+        overlay_ready: layer.record.overlay_ready && overlay::fits(layer, below)?,
         tree: layer.tree.clone(),
         size: descriptor.size,
     })
@@ -408,7 +407,7 @@ impl Job {
                 match self.unpack().await {
                     Ok(stored) => (stored, Origin::Unpacked),
                     Err(error) => {
-                        self.discard_if_damaged(error).await?;
+                        self.only_if_damaged(error).await?;
                         (self.download_and_unpack().await?, Origin::Downloaded)
                     }
                 }
@@ -455,8 +454,9 @@ impl Job {
         stored
     }
 
-    /// Removes a blob that is no longer what it was when it was stored; any other failure is returned.
-    async fn discard_if_damaged(&self, error: Error) -> Result<(), Error> {
+    /// Lets a blob that is no longer what it was when it was stored pass; any other failure is returned. The blob
+    /// stays until a good one replaces it: another process may be doing just that.
+    async fn only_if_damaged(&self, error: Error) -> Result<(), Error> {
         let path = self.context.store.blob_path(&self.layer.digest);
         let file = path.clone();
         let hash = tokio::task::spawn_blocking(move || unpack::hash_file(&file)).await;
@@ -467,7 +467,7 @@ impl Job {
         if self.context.options.offline {
             return Err(Error::Damaged { path, problem: "its bytes no longer have its digest".to_owned() });
         }
-        Ok(fs_err::remove_file(&path)?)
+        Ok(())
     }
 
     fn report(&self, event: Event) {

@@ -141,7 +141,7 @@ impl Reference {
     }
 
     /// Whether the registry is on this machine: 127.0.0.0/8, `[::1]`, `localhost`. Such a registry is spoken
-    /// to in plain HTTP.
+    /// to in plain HTTP, unless it turns out to want TLS, and never through a proxy.
     pub fn is_loopback(&self) -> bool {
         let host = host(&self.registry);
         let address = host.trim_start_matches('[').trim_end_matches(']');

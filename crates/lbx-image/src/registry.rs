@@ -1,6 +1,6 @@
 //! Where manifests and blobs come from: a registry over HTTP, or one in memory for tests of the stages above.
 //!
-//! What comes from here is not believed: digests, sizes and types are checked in [`crate::pull`].
+//! What comes from here is not believed: digests, sizes and types are checked in [`crate::pull()`].
 
 mod http;
 mod memory;
@@ -21,21 +21,10 @@ pub enum Registry {
     Memory(MemoryRegistry),
 }
 
-/// A registry over HTTP, set up when it is first asked: a pull from the store opens no socket and reads no
-/// certificates.
+/// A registry over HTTP. Clients are set up when they are first needed: a pull from the store opens no socket and
+/// reads no certificates.
 #[derive(Debug)]
-pub struct Remote {
-    reference: Reference,
-    options: PullOptions,
-    client: tokio::sync::OnceCell<HttpRegistry>,
-}
-
-impl Remote {
-    async fn client(&self) -> Result<&HttpRegistry, Failure> {
-        let setup = || async { HttpRegistry::new(&self.reference, &self.options) };
-        self.client.get_or_try_init(setup).await.map_err(Failure::final_)
-    }
-}
+pub struct Remote(HttpRegistry);
 
 /// A manifest or an index as it came.
 #[derive(Debug, Clone)]
@@ -99,14 +88,13 @@ impl Blob {
 impl Registry {
     /// The registry a reference names.
     pub fn remote(reference: &Reference, options: &PullOptions) -> Self {
-        let (reference, options) = (reference.clone(), options.clone());
-        Self::Http(Box::new(Remote { reference, options, client: tokio::sync::OnceCell::new() }))
+        Self::Http(Box::new(Remote(HttpRegistry::new(reference, options))))
     }
 
     /// Fetches a manifest or an index by tag or digest, of at most 4 MiB.
     pub(crate) async fn manifest(&self, reference: &Reference, name: &str) -> Result<RawManifest, Failure> {
         match self {
-            Self::Http(remote) => remote.client().await?.manifest(name).await,
+            Self::Http(remote) => remote.0.manifest(name).await,
             Self::Memory(memory) => memory.manifest(reference, name),
         }
     }
@@ -119,7 +107,7 @@ impl Registry {
         from: u64,
     ) -> Result<Blob, Failure> {
         match self {
-            Self::Http(remote) => remote.client().await?.blob(digest, from).await,
+            Self::Http(remote) => remote.0.blob(digest, from).await,
             Self::Memory(memory) => memory.blob(reference, digest, from),
         }
     }

@@ -102,6 +102,14 @@ pub enum UnpackError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A hard link to what this layer has not made: it is in a layer below, or nowhere.
+    #[error("entry {entry}: it is a hard link to {target}, which this layer does not hold before it")]
+    LowerLink {
+        /// The entry's path.
+        entry: String,
+        /// The path it links to.
+        target: String,
+    },
     /// A limit was reached.
     #[error("entry {entry}: {what} exceed the limit of {limit}")]
     Limit {
@@ -152,11 +160,14 @@ pub enum UnpackError {
 impl UnpackError {
     pub(crate) fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Limit { .. } => "If the image is meant to be like this, raise the limit.",
-            Self::DiffId { .. } | Self::Archive { .. } | Self::Compression { .. } => {
-                "The image was built or published wrongly; its author must fix it."
+            Self::Limit { .. } => "no image in use is like this: do not trust it",
+            Self::LowerLink { .. } => {
+                "have the image built or flattened by a tool that puts linked files into one layer"
             }
-            Self::Entry { .. } => "No image needs such an entry: do not trust this one.",
+            Self::DiffId { .. } | Self::Archive { .. } | Self::Compression { .. } => {
+                "the image was built or published wrongly; its author must fix it"
+            }
+            Self::Entry { .. } => "no image needs such an entry: do not trust this one",
             Self::System { .. } | Self::Cancelled => return None,
         };
         Some(text.to_owned())
@@ -188,7 +199,7 @@ pub fn unpack(
     unpack_with(source, tree, limits, Resolver::detect(), progress, cancelled)
 }
 
-/// [`unpack`] with a given way to resolve paths, so that the one for old kernels can be tested on any.
+/// [`unpack()`] with a given way to resolve paths, so that the one for old kernels can be tested on any.
 pub fn unpack_with(
     source: &Source<'_>,
     tree: &Path,

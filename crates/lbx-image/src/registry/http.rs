@@ -1,37 +1,44 @@
 //! One repository of one registry over HTTP.
 //!
-//! oci-client does the authentication handshake, explicitly, so that its errors are seen. The bodies are read
-//! here: oci-client reads a manifest without a limit, drops its content type, and knows neither `Retry-After`
-//! nor a redirect policy.
+//! A registry is spoken to over HTTPS, and nothing makes that fall back. On this machine it is the other way
+//! round: most registries there are started for a moment, without a certificate, so plain HTTP comes first, and
+//! HTTPS when the answer shows that the other side wants TLS.
+//!
+//! Redirects are followed here, one at a time: each hop is checked, gets the client that fits its scheme, and
+//! sees the token only where it was meant for. `client` sets up connections, `route` says where they may lead,
+//! `token` is the handshake for access.
 
-use std::net::IpAddr;
+mod client;
+mod route;
+mod token;
+
 use std::time::Duration;
 
-use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, RegistryOperation};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, RANGE, RETRY_AFTER};
-use reqwest::redirect::{Attempt, Policy};
-use reqwest::{NoProxy, Proxy, Response, StatusCode, Url};
-use tokio::sync::Mutex;
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RANGE, RETRY_AFTER,
+};
+use reqwest::{Response, StatusCode, Url};
+use tokio::sync::{Mutex, OnceCell};
 
+use self::client::{Clients, speaks_tls};
+use self::token::{ANSWER_LIMIT, Challenge, read_token, words};
 use super::{Again, Blob, Body, Failure, RawManifest};
 use crate::manifest::{self, MANIFEST_LIMIT};
 use crate::{Digest, Error, PullOptions, Reference};
 
-const USER_AGENT: &str = concat!("lbx/", env!("CARGO_PKG_VERSION"));
 /// How often a request may be sent elsewhere.
 const REDIRECTS: usize = 5;
 /// How long a `Retry-After` may make us wait.
 const LONGEST_WAIT: Duration = Duration::from_mins(2);
+/// How long a registry on this machine may take to show that it speaks TLS.
+const PROBE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct HttpRegistry {
     reference: Reference,
-    options: PullOptions,
-    plain: bool,
-    client: reqwest::Client,
+    clients: Clients,
+    /// Whether the registry is spoken to in plain HTTP; unknown until one on this machine has answered.
+    plain: OnceCell<bool>,
     /// The bearer token, once the registry asked for one.
     token: Mutex<Option<String>>,
 }
@@ -43,76 +50,40 @@ pub(super) struct HttpBody {
 }
 
 impl HttpRegistry {
-    pub(super) fn new(reference: &Reference, options: &PullOptions) -> Result<Self, Error> {
-        // The process has one default; whoever set it first chose the same or had a reason.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let plain = options.plain_http || reference.is_loopback();
-        let setup = |source: reqwest::Error| Error::Setup {
-            registry: reference.registry().to_owned(),
-            source: Box::new(source),
-        };
-        let mut builder = reqwest::Client::builder()
-            .user_agent(USER_AGENT)
-            .connect_timeout(options.connect_timeout)
-            .read_timeout(options.stall_timeout)
-            .redirect(redirect_policy(plain, reference.registry().to_owned()))
-            .no_proxy();
-        if plain {
-            // Nothing to trust, and nothing to fail over where no certificates are installed.
-            builder = builder.tls_certs_only([]);
-        } else {
-            for pem in &options.extra_ca_pem {
-                let bundle = reqwest::Certificate::from_pem_bundle(pem).map_err(setup)?;
-                builder = builder.tls_certs_merge(bundle);
-            }
-        }
-        for proxy in proxies(options).map_err(setup)? {
-            builder = builder.proxy(proxy);
-        }
-        let client = builder.build().map_err(setup)?;
-        Ok(Self {
+    pub(super) fn new(reference: &Reference, options: &PullOptions) -> Self {
+        let known = options.plain_http || !reference.is_loopback();
+        Self {
             reference: reference.clone(),
-            options: options.clone(),
-            plain,
-            client,
+            clients: Clients::new(reference, options),
+            plain: OnceCell::new_with(known.then_some(options.plain_http)),
             token: Mutex::new(None),
-        })
+        }
     }
 
     pub(super) async fn manifest(&self, name: &str) -> Result<RawManifest, Failure> {
-        let headers = [(ACCEPT, manifest::ACCEPT.to_owned())].into_iter();
-        let mut response = self.get("manifests", name, headers).await?;
+        let response = self.get("manifests", name, &[(ACCEPT, manifest::ACCEPT.to_owned())]).await?;
         let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let (media_type, digest) = (header(CONTENT_TYPE.as_str()), header("docker-content-digest"));
-        let too_large = || {
+        let bytes = self.body(response, MANIFEST_LIMIT).await?.ok_or_else(|| {
             let what = self.what(name);
             Failure::final_(Error::TooLarge { what, limit: MANIFEST_LIMIT })
-        };
-        if response.content_length().is_some_and(|length| length > MANIFEST_LIMIT) {
-            return Err(too_large());
-        }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() as u64 > MANIFEST_LIMIT {
-                return Err(too_large());
-            }
-        }
+        })?;
         Ok(RawManifest { bytes, media_type, digest })
     }
 
     pub(super) async fn blob(&self, digest: &Digest, from: u64) -> Result<Blob, Failure> {
         let range = (from > 0).then(|| (RANGE, format!("bytes={from}-")));
-        let response = self.get("blobs", digest.as_str(), range.into_iter()).await?;
+        let response = self.get("blobs", digest.as_str(), range.as_slice()).await?;
         // Anything but the partial answer that was asked for is the whole blob.
         let partial = response.status() == StatusCode::PARTIAL_CONTENT
             && response
                 .headers()
-                .get("content-range")
+                .get(CONTENT_RANGE)
                 .and_then(|value| value.to_str().ok())
                 .is_some_and(|value| value.starts_with(&format!("bytes {from}-")));
         if response.status() == StatusCode::PARTIAL_CONTENT && !partial {
-            return Err(self.status(StatusCode::PARTIAL_CONTENT, digest.as_str(), response.headers()));
+            let headers = response.headers();
+            return Err(self.status(StatusCode::PARTIAL_CONTENT, digest.as_str(), headers, None));
         }
         let body = HttpBody { response, registry: self.reference.registry().to_owned() };
         Ok(Blob { start: if partial { from } else { 0 }, body: Body::Http(body) })
@@ -122,82 +93,163 @@ impl HttpRegistry {
         &self,
         kind: &str,
         name: &str,
-        headers: impl Iterator<Item = (reqwest::header::HeaderName, String)>,
+        headers: &[(HeaderName, String)],
     ) -> Result<Response, Failure> {
-        let (scheme, registry) =
-            (if self.plain { "http" } else { "https" }, endpoint(self.reference.registry()));
-        let url = format!("{scheme}://{registry}/v2/{}/{kind}/{name}", self.reference.repository());
-        let mut request = self.client.get(&url);
-        for (name, value) in headers {
-            request = request.header(name, value);
-        }
-        let again = request.try_clone();
+        let path = format!("v2/{}/{kind}/{name}", self.reference.repository());
         let token = self.token.lock().await.clone();
-        if let Some(token) = &token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        let response = self.ask(&path, headers, token.as_deref()).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return self.check(response, name).await;
         }
-        let response = request.send().await.map_err(|error| self.unreachable(error))?;
-        tracing::debug!(url, status = response.status().as_u16(), "asked the registry");
-        let (StatusCode::UNAUTHORIZED, Some(again)) = (response.status(), again) else {
-            return self.check(response, name);
+        let Some(challenge) = Challenge::read(response.headers()) else {
+            return Err(self.denied("it wants a user name and a password"));
         };
         // Either no token yet, or one that expired in the middle of a pull.
-        let token = self.authenticate(token.as_deref()).await?;
-        let response = again
-            .header(AUTHORIZATION, format!("Bearer {token}"))
-            .send()
-            .await
-            .map_err(|error| self.unreachable(error))?;
-        self.check(response, name)
+        let token = self.authenticate(token.as_deref(), &challenge).await?;
+        let response = self.ask(&path, headers, Some(&token)).await?;
+        self.check(response, name).await
     }
 
-    fn check(&self, response: Response, name: &str) -> Result<Response, Failure> {
+    /// Asks the registry itself, in the way that it speaks.
+    async fn ask(
+        &self,
+        path: &str,
+        headers: &[(HeaderName, String)],
+        token: Option<&str>,
+    ) -> Result<Response, Failure> {
+        let plain = self.plain.get().copied();
+        let answer = self.fetch(self.url(plain.unwrap_or(true), path)?, headers, token).await;
+        if plain.is_some() {
+            return answer;
+        }
+        let wants_tls = match &answer {
+            Ok(response) => response.status() == StatusCode::BAD_REQUEST,
+            Err(failure) => broke_off(failure),
+        };
+        if !*self.plain.get_or_init(|| async { !(wants_tls && self.speaks_tls().await) }).await {
+            return self.fetch(self.url(false, path)?, headers, token).await;
+        }
+        answer
+    }
+
+    /// Whether a registry that answered plain HTTP badly speaks TLS.
+    async fn speaks_tls(&self) -> bool {
+        let Ok(url) = self.url(false, "v2/") else { return false };
+        let Ok(client) = self.clients.of(&url).await else { return false };
+        match client.get(url).timeout(PROBE).send().await {
+            Ok(_) => true,
+            Err(error) => speaks_tls(&error),
+        }
+    }
+
+    /// Sends a request, and sends it again wherever the answer says.
+    async fn fetch(
+        &self,
+        from: Url,
+        headers: &[(HeaderName, String)],
+        token: Option<&str>,
+    ) -> Result<Response, Failure> {
+        let mut url = from.clone();
+        for _ in 0..=REDIRECTS {
+            let mut request = self.clients.of(&url).await?.get(url.clone());
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            if let Some(token) = token.filter(|_| url.origin() == from.origin()) {
+                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            }
+            let response = request.send().await.map_err(|error| self.clients.failed(&url, error))?;
+            let status = response.status();
+            tracing::debug!(%url, status = status.as_u16(), "asked");
+            if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+                return Err(self.clients.refused_by_proxy(&url));
+            }
+            let location = response.headers().get(LOCATION).filter(|_| is_redirect(status));
+            let Some(location) = location else { return Ok(response) };
+            let next = location.to_str().ok().and_then(|location| url.join(location).ok());
+            let next = next.ok_or_else(|| self.misdirected("nowhere", "which is no address"))?;
+            self.may_follow(&url, &next)?;
+            url = next;
+        }
+        Err(self.misdirected(url.host_str().unwrap_or_default(), "after too many others"))
+    }
+
+    /// Registries send blobs' readers to other hosts, and clients to token services. None has a reason to lead
+    /// from https to http, or to an address that answers only to this machine.
+    fn may_follow(&self, from: &Url, to: &Url) -> Result<(), Failure> {
+        let host = to.host_str().unwrap_or_default();
+        match (from.scheme(), to.scheme()) {
+            (_, "https") | ("http", "http") => {}
+            ("https", "http") => return Err(self.misdirected(host, "without encryption")),
+            _ => return Err(self.misdirected(host, "which is no web address")),
+        }
+        if self.clients.guard().allows(to) {
+            Ok(())
+        } else {
+            Err(self.misdirected(host, "an address of this machine or its cloud"))
+        }
+    }
+
+    async fn check(&self, response: Response, name: &str) -> Result<Response, Failure> {
         let status = response.status();
-        if status.is_success() { Ok(response) } else { Err(self.status(status, name, response.headers())) }
+        if status.is_success() {
+            return Ok(response);
+        }
+        let headers = response.headers().clone();
+        let body = if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            // The words are worth having, but no failure of their own.
+            self.body(response, ANSWER_LIMIT).await.unwrap_or_default()
+        } else {
+            None
+        };
+        Err(self.status(status, name, &headers, body.as_deref().and_then(words)))
     }
 
     /// Gets a token, unless another request got a new one meanwhile.
-    async fn authenticate(&self, refused: Option<&str>) -> Result<String, Failure> {
+    async fn authenticate(&self, refused: Option<&str>, challenge: &Challenge) -> Result<String, Failure> {
         let mut token = self.token.lock().await;
         if let Some(fresh) = token.as_deref().filter(|fresh| Some(*fresh) != refused) {
             return Ok(fresh.to_owned());
         }
-        let client = Client::try_from(self.auth_config()).map_err(|error| {
-            let registry = self.reference.registry().to_owned();
-            Failure::final_(Error::Setup { registry, source: Box::new(error) })
-        })?;
-        let (registry, repository) = (self.reference.registry(), self.reference.repository());
-        let image =
-            oci_client::Reference::with_tag(registry.to_owned(), repository.to_owned(), String::new());
-        let answer = client.auth(&image, &RegistryAuth::Anonymous, RegistryOperation::Pull).await;
-        let fresh = answer.map_err(|error| match error {
-            OciDistributionError::RequestError(error) => self.unreachable(error),
-            error => self.denied(&error.to_string()),
-        })?;
-        let fresh = fresh.ok_or_else(|| self.denied("it wants a user name and a password"))?;
+        let url = challenge.url(self.reference.repository()).map_err(|reason| self.denied(&reason))?;
+        let plain = self.plain.get().copied().unwrap_or(true);
+        self.may_follow(&self.url(plain, "v2/")?, &url)?;
+        let response = self.fetch(url, &[], None).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = self.body(response, ANSWER_LIMIT).await?;
+        let body = body.ok_or_else(|| self.denied("its token service sent far too much"))?;
+        if !status.is_success() {
+            let said = words(&body).map(|words| format!(": {words}")).unwrap_or_default();
+            let mut failure = self.denied(&format!("its token service answered {status}{said}"));
+            failure.again = again(status, &headers);
+            return Err(failure);
+        }
+        let fresh = read_token(&body).map_err(|reason| self.denied(reason))?;
         Ok(token.insert(fresh).clone())
     }
 
-    fn auth_config(&self) -> ClientConfig {
-        let certificate =
-            |pem: &Vec<u8>| Certificate { encoding: CertificateEncoding::Pem, data: pem.clone() };
-        let options = &self.options;
-        let proxy = options.proxy.clone().unwrap_or_default();
-        let direct = proxy.http.is_none() && proxy.https.is_none();
-        // Without a proxy of its own, oci-client would take the environment's; one that nothing uses prevents it.
-        let unused = direct.then(|| "http://127.0.0.1:9".to_owned());
-        ClientConfig {
-            protocol: if self.plain { ClientProtocol::Http } else { ClientProtocol::Https },
-            extra_root_certificates: options.extra_ca_pem.iter().map(certificate).collect(),
-            platform_resolver: None,
-            read_timeout: Some(options.stall_timeout),
-            connect_timeout: Some(options.connect_timeout),
-            user_agent: USER_AGENT,
-            https_proxy: proxy.https,
-            http_proxy: proxy.http.or(unused),
-            no_proxy: if direct { Some("*,0.0.0.0/0,::/0".to_owned()) } else { proxy.no_proxy },
-            ..ClientConfig::default()
+    /// A whole body; `None` when it is over the limit.
+    async fn body(&self, mut response: Response, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+        if response.content_length().is_some_and(|length| length > limit) {
+            return Ok(None);
         }
+        let mut bytes = Vec::new();
+        let failed = |error| unreachable(self.reference.registry(), error);
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() as u64 > limit {
+                return Ok(None);
+            }
+        }
+        Ok(Some(bytes))
+    }
+
+    fn url(&self, plain: bool, path: &str) -> Result<Url, Failure> {
+        let (scheme, registry) = (if plain { "http" } else { "https" }, self.reference.registry());
+        Url::parse(&format!("{scheme}://{}/{path}", endpoint(registry))).map_err(|_| {
+            let given = registry.to_owned();
+            Failure::final_(Error::Reference { given, problem: "the registry's name makes no address" })
+        })
     }
 
     fn what(&self, name: &str) -> String {
@@ -211,27 +263,23 @@ impl HttpRegistry {
         Failure::final_(Error::Denied { registry, repository, reason: reason.trim().to_owned() })
     }
 
-    fn status(&self, status: StatusCode, name: &str, headers: &HeaderMap) -> Failure {
+    fn misdirected(&self, target: &str, problem: &'static str) -> Failure {
+        let (registry, target) = (self.reference.registry().to_owned(), target.to_owned());
+        Failure::final_(Error::Misdirected { registry, target, problem })
+    }
+
+    fn status(&self, status: StatusCode, name: &str, headers: &HeaderMap, words: Option<String>) -> Failure {
         let (registry, what) = (self.reference.registry().to_owned(), self.what(name));
         match status {
             StatusCode::NOT_FOUND => Failure::final_(Error::NotFound { registry, what }),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => self.denied(&format!("it answered {status}")),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                self.denied(&words.unwrap_or_else(|| format!("it answered {status}")))
+            }
             _ => {
                 let error = Error::Status { registry, status: status.as_u16(), what };
-                let passing = status.is_server_error()
-                    || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-                let again = match retry_after(headers) {
-                    _ if !passing => Again::Never,
-                    Some(pause) => Again::After(pause),
-                    None => Again::Later,
-                };
-                Failure { error: Box::new(error), again }
+                Failure { error: Box::new(error), again: again(status, headers) }
             }
         }
-    }
-
-    fn unreachable(&self, error: reqwest::Error) -> Failure {
-        unreachable(self.reference.registry(), error)
     }
 }
 
@@ -247,11 +295,32 @@ fn endpoint(registry: &str) -> &str {
     if registry == "docker.io" { "registry-1.docker.io" } else { registry }
 }
 
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// A connection that opened, and then gave no answer that could be read: what a TLS server does with plain HTTP
+/// when it doesn't say so in words.
+fn broke_off(failure: &Failure) -> bool {
+    let Error::Unreachable { source, .. } = failure.error.as_ref() else { return false };
+    source.downcast_ref::<reqwest::Error>().is_some_and(|error| !error.is_connect() && !error.is_timeout())
+}
+
+/// For a body that broke off.
 fn unreachable(registry: &str, error: reqwest::Error) -> Failure {
-    // A refused redirect or a malformed address stays what it is, however often it is asked for.
-    let passing = !(error.is_redirect() || error.is_builder());
-    let error = Error::Unreachable { registry: registry.to_owned(), source: Box::new(error.without_url()) };
-    if passing { Failure::passing(error) } else { Failure::final_(error) }
+    let source = Box::new(error.without_url());
+    Failure::passing(Error::Unreachable { registry: registry.to_owned(), source })
+}
+
+/// Whether a refusal may pass, and when.
+fn again(status: StatusCode, headers: &HeaderMap) -> Again {
+    let passing = status.is_server_error()
+        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
+    match retry_after(headers) {
+        _ if !passing => Again::Never,
+        Some(pause) => Again::After(pause),
+        None => Again::Later,
+    }
 }
 
 /// `Retry-After` in seconds; the form with a date is rare and is treated as absent.
@@ -260,78 +329,27 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
-fn proxies(options: &PullOptions) -> Result<Vec<Proxy>, reqwest::Error> {
-    let Some(proxy) = &options.proxy else { return Ok(Vec::new()) };
-    let exceptions = || proxy.no_proxy.as_deref().and_then(NoProxy::from_string);
-    let http = proxy.http.as_deref().map(|url| Ok(Proxy::http(url)?.no_proxy(exceptions())));
-    let https = proxy.https.as_deref().map(|url| Ok(Proxy::https(url)?.no_proxy(exceptions())));
-    http.into_iter().chain(https).collect()
-}
-
-/// Registries send blobs' readers to a CDN; reqwest drops credentials on the way to another host. What no
-/// registry has a reason to do is to lead from https to http, or to an address that answers only to this
-/// machine (169.254.169.254 hands out a cloud machine's keys).
-fn redirect_policy(plain: bool, registry: String) -> Policy {
-    Policy::custom(move |attempt: Attempt<'_>| {
-        let target = attempt.url();
-        let refused = if attempt.previous().len() > REDIRECTS {
-            Some("too many redirects")
-        } else if target.scheme() != "https" && !plain {
-            Some("a redirect from https to http")
-        } else if is_forbidden(target, &registry) {
-            Some("a redirect to an address of this machine or its cloud")
-        } else {
-            None
-        };
-        match refused {
-            Some(reason) => {
-                let target = target.host_str().unwrap_or_default().to_owned();
-                attempt.error(format!("{reason} ({target})"))
-            }
-            None => attempt.follow(),
-        }
-    })
-}
-
-fn is_forbidden(target: &Url, registry: &str) -> bool {
-    let Some(host) = target.host_str() else { return true };
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    let registry_is_here = Reference::parse(&format!("{registry}/x")).is_ok_and(|name| name.is_loopback());
-    match address {
-        Ok(IpAddr::V4(address)) => {
-            address.is_link_local()
-                || address.is_unspecified()
-                || (address.is_loopback() && !registry_is_here)
-        }
-        Ok(IpAddr::V6(address)) => {
-            address.is_unicast_link_local()
-                || address.is_unspecified()
-                || address.to_ipv4_mapped().is_some()
-                || (address.is_loopback() && !registry_is_here)
-        }
-        Err(_) => host == "localhost" && !registry_is_here,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Platform;
 
     #[test]
-    fn redirects_to_this_machine_or_its_cloud_are_refused() {
-        let forbidden = |url: &str, registry: &str| is_forbidden(&Url::parse(url).expect(url), registry);
-        for url in [
-            "https://169.254.169.254/x",
-            "https://[fe80::1]/",
-            "https://127.0.0.1/",
-            "https://localhost/",
-            "https://[::ffff:169.254.169.254]/",
-            "https://0.0.0.0/",
-        ] {
-            assert!(forbidden(url, "public.ecr.aws"), "{url}");
-        }
-        assert!(!forbidden("https://cdn.example.org/x", "public.ecr.aws"));
-        assert!(!forbidden("http://127.0.0.1:9/x", "127.0.0.1:5000"));
-        assert!(forbidden("http://169.254.169.254/x", "127.0.0.1:5000"));
+    fn a_registry_may_lead_elsewhere_but_not_out_of_encryption_or_into_this_machine() {
+        let leads = |reference: &str, from: &str, to: &str| {
+            let reference = Reference::parse(reference).expect("a reference");
+            let registry = HttpRegistry::new(&reference, &PullOptions::new(Platform::linux("amd64")));
+            let [from, to] = [from, to].map(|url| Url::parse(url).expect("an address"));
+            registry.may_follow(&from, &to).map_err(|failure| failure.error.to_string())
+        };
+        let ecr = |to: &str| leads("public.ecr.aws/lambda/python:3.11", "https://public.ecr.aws/v2/", to);
+        assert_eq!(ecr("https://d2glxqk2uabbnd.cloudfront.net/layer"), Ok(()));
+        assert!(ecr("http://d2glxqk2uabbnd.cloudfront.net/layer").expect_err("plain").contains("encryption"));
+        assert!(ecr("https://169.254.169.254/").expect_err("keys").contains("its cloud"));
+        assert!(ecr("file:///etc/passwd").expect_err("a file").contains("no web address"));
+        let here = |to: &str| leads("127.0.0.1:5000/a:1", "http://127.0.0.1:5000/v2/", to);
+        assert_eq!(here("http://10.0.0.7:9000/bucket"), Ok(()));
+        assert_eq!(here("https://s3.example.org/bucket"), Ok(()));
+        assert!(here("http://169.254.169.254/").is_err());
     }
 }

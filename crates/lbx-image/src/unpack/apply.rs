@@ -224,15 +224,10 @@ impl<'a> Applier<'a> {
     }
 
     fn hard_link(&mut self, place: &Place<'_>, entry: &Entry) -> Result<(), UnpackError> {
-        let missing = || {
-            refuse(
-                place.entry,
-                &format!(
-                    "it is a hard link to {}, which this layer has not made before it",
-                    printable(&entry.target)
-                ),
-            )
-        };
+        // Layers are unpacked alone, and overlayfs has no links between them either: builders on overlayfs copy a
+        // file up before they link to it.
+        let missing =
+            || UnpackError::LowerLink { entry: printable(place.entry), target: printable(&entry.target) };
         let parts = components(&entry.target, self.limits)?;
         let Some((name, parents)) = parts.split_last() else {
             return Err(refuse(place.entry, "it is a hard link to the root"));

@@ -5,7 +5,7 @@ use std::process::Command;
 use lbx_testkit::images::{Image, Layer, Tar};
 use lbx_testkit::registry::Registry;
 
-use crate::kill::puller;
+use crate::kill::example;
 use crate::support::noise;
 
 /// Pulls into a file system of a size that the transfer, or only the tree, doesn't fit in.
@@ -16,7 +16,7 @@ fn pull_into(size: &str, reference: &str) -> Option<String> {
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", size])
         .arg(mount.path())
-        .arg(puller())
+        .arg(example("pull"))
         .arg(reference)
         .output()
         .expect("unshare runs");

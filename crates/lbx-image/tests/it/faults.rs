@@ -257,10 +257,10 @@ async fn a_refused_token_is_an_error_that_says_so() {
 async fn a_redirect_to_a_cloud_machines_keys_is_refused_and_circles_end() {
     let keys =
         |_: &Request, _: Reply| Reply::new(302, b"").with_header("Location", "http://169.254.169.254/latest");
-    assert!(matches!(pull(keys, &options()).await.0, Err(Error::Unreachable { .. })));
+    assert!(matches!(pull(keys, &options()).await.0, Err(Error::Misdirected { .. })));
     let circle = |request: &Request, _: Reply| Reply::new(302, b"").with_header("Location", &request.path);
     let (result, seen) = pull(circle, &options()).await;
-    assert!(matches!(result, Err(Error::Unreachable { .. })), "{result:?}");
+    assert!(matches!(result, Err(Error::Misdirected { .. })), "{result:?}");
     assert!(seen.len() <= 7, "{}", seen.len());
 }
 

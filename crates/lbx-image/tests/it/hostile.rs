@@ -91,7 +91,10 @@ fn run(tar: Tar) -> Outcome {
 fn refused(tar: Tar) -> String {
     match run(tar).0 {
         Err(
-            error @ (UnpackError::Entry { .. } | UnpackError::Archive { .. } | UnpackError::Limit { .. }),
+            error @ (UnpackError::Entry { .. }
+            | UnpackError::LowerLink { .. }
+            | UnpackError::Archive { .. }
+            | UnpackError::Limit { .. }),
         ) => error.to_string(),
         other => panic!("expected a refusal, found {other:?}"),
     }
@@ -196,7 +199,7 @@ fn hard_links_reach_only_what_the_layer_made() {
         |victim| Layer::gzip(&Tar::new().symlink("l", victim).hard_link("h", "l/secret").finish()),
         &Limits::default(),
     );
-    assert!(matches!(through.0, Err(UnpackError::Entry { .. })), "{:?}", through.0);
+    assert!(matches!(through.0, Err(UnpackError::LowerLink { .. })), "{:?}", through.0);
     // A hard link to a link is another name of the link; writing to it replaces that name.
     let to_link = run_with(
         |victim| {

@@ -1,7 +1,8 @@
-//! SIGKILL at any moment: the store is complete or lacks the thing, and the next pull succeeds.
+//! SIGKILL at any moment: the store is complete or lacks the thing, and the next pull succeeds, as does one that
+//! runs beside the dead.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use fs_err as fs;
@@ -10,10 +11,10 @@ use lbx_testkit::registry::Registry;
 
 use crate::support::{Home, Node, noise, options, tree};
 
-/// `examples/pull.rs`, which cargo builds with the tests.
-pub(crate) fn puller() -> PathBuf {
+/// A program of `examples/`, which cargo builds with the tests.
+pub(crate) fn example(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("a test has a path");
-    let path = this.ancestors().nth(2).expect("target/debug").join("examples/pull");
+    let path = this.ancestors().nth(2).expect("target/debug").join("examples").join(name);
     assert!(path.exists(), "{} is missing: `cargo test -p lbx-image` builds it", path.display());
     path
 }
@@ -47,6 +48,50 @@ fn check(store: &Path, image: &Image) {
     }
 }
 
+fn start(root: &Path, reference: &str) -> Child {
+    let mut command = Command::new(example("pull"));
+    command.arg(root).arg(reference).stdin(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("the puller runs")
+}
+
+#[tokio::test]
+async fn of_two_processes_that_pull_the_same_image_either_may_be_killed() {
+    let (data, image) = (tempfile::tempdir().expect("a directory"), image());
+    let server = Registry::start(data.path());
+    server.push_image("a", "1", &image);
+    let reference = server.reference("a", "1");
+    for round in 0..12_u64 {
+        let home = Home::new();
+        let root = home.store.root().to_path_buf();
+        let mut first = start(&root, &reference);
+        std::thread::sleep(Duration::from_millis(round % 4 * 12));
+        let mut second = start(&root, &reference);
+        // Neither, the first, the second.
+        std::thread::sleep(Duration::from_millis(5 + round * 23 % 70));
+        let victim = match round % 3 {
+            0 => None,
+            1 => Some(&mut first),
+            _ => Some(&mut second),
+        };
+        if let Some(victim) = victim {
+            victim.kill().expect("killed");
+        }
+        let survived = [first, second].map(|mut child| child.wait().expect("an end").success());
+        let expected = [round % 3 == 1, round % 3 == 2].map(|killed| !killed);
+        for (index, (survived, expected)) in survived.into_iter().zip(expected).enumerate() {
+            // The victim may have been done before.
+            assert!(survived || !expected, "round {round}: process {index} failed");
+        }
+        check(&root, &image);
+        let mut offline = options();
+        offline.offline = true;
+        let pulled = home.pull(&reference, &offline).await.expect("all of it is in the store");
+        assert_eq!(pulled.layers.len(), 4);
+        lbx_image::Store::open(&root).expect("the store opens");
+        assert_eq!(home.contents(), (6, 4, 0), "what the dead left is swept");
+    }
+}
+
 #[tokio::test]
 async fn a_pull_killed_at_any_moment_leaves_whole_things_and_the_next_one_succeeds() {
     let (home, data) = (Home::new(), tempfile::tempdir().expect("a directory"));
@@ -62,13 +107,7 @@ async fn a_pull_killed_at_any_moment_leaves_whole_things_and_the_next_one_succee
                 fs::create_dir(root.join(part)).expect("made");
             }
         }
-        let mut child = Command::new(puller())
-            .arg(&root)
-            .arg(&reference)
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the puller runs");
+        let mut child = start(&root, &reference);
         std::thread::sleep(Duration::from_millis(3 + (round * 37) % 90));
         child.kill().expect("killed");
         child.wait().expect("gone");

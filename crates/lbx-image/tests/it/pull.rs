@@ -1,11 +1,10 @@
 //! Pulls from a real registry and from memory: what is fetched, what is kept, and what is asked again.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use fs_err as fs;
 use lbx_image::{Error, Event, MemoryRegistry, Origin, Platform, Reference, Registry, flatten};
-use lbx_testkit::images::{INDEX_TYPE, Image, Layer, Tar, index, sha256};
+use lbx_testkit::images::{INDEX_TYPE, Image, Layer, Tar, index};
 use lbx_testkit::registry::Registry as Server;
 use serde_json::json;
 
@@ -244,66 +243,4 @@ async fn a_dropped_pull_leaves_nothing_under_a_final_name_and_cleans_up() {
     }
     assert_eq!(home.contents().2, 0);
     lbx_image::pull_from(&registry, &home.store, &pinned, &options(), &|_| ()).await.expect("a pull");
-}
-
-/// The layout `cargo xtask image` leaves, if it was made.
-fn standin() -> Option<PathBuf> {
-    let layout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/standin/python3.11");
-    layout.join("index.json").exists().then_some(layout)
-}
-
-#[tokio::test]
-async fn the_stand_in_image_is_the_tree_that_gnu_tar_makes_of_its_layers() {
-    let Some(layout) = standin() else {
-        eprintln!("skipped: no stand-in image; `cargo xtask image` makes it");
-        return;
-    };
-    let (home, data) = (Home::new(), tempfile::tempdir().expect("a directory"));
-    let server = Server::start(data.path());
-    let digest = server.push_layout(&layout, "standin", "1");
-    let pulled = home.pull(&server.reference("standin", "1"), &options()).await.expect("a pull");
-    assert_eq!(pulled.manifest_digest.as_str(), digest);
-    for layer in &pulled.layers {
-        let expected = home.directory.path().join(layer.digest.hex());
-        fs::create_dir(&expected).expect("a directory");
-        let blob = home.store.blob_path(&layer.digest);
-        let status = std::process::Command::new("tar")
-            .args([
-                "--no-same-owner",
-                "--no-same-permissions",
-                "--delay-directory-restore",
-                "--exclude=dev/*",
-                "-xzf",
-            ])
-            .arg(&blob)
-            .arg("-C")
-            .arg(&expected)
-            .status();
-        assert!(status.expect("tar runs").success());
-        compare(&expected, &layer.tree);
-    }
-}
-
-/// The same names and contents, but for the markers of removals.
-fn compare(expected: &Path, found: &Path) {
-    let plain = |nodes: std::collections::BTreeMap<Vec<u8>, Node>| -> Vec<(Vec<u8>, String)> {
-        let marker = |name: &[u8], node: &Node| {
-            matches!(node, Node::Other(_))
-                || name.rsplit(|byte| *byte == b'/').next().is_some_and(|name| name.starts_with(b".wh."))
-        };
-        let digest = |node: Node| match node {
-            Node::File(_, data) => sha256(&data),
-            Node::Link(target) => format!("-> {}", target.escape_ascii()),
-            other => match other {
-                Node::Directory(_) => "directory".to_owned(),
-                _ => "other".to_owned(),
-            },
-        };
-        nodes
-            .into_iter()
-            .filter(|(name, node)| !marker(name, node))
-            .map(|(name, node)| (name, digest(node)))
-            .collect()
-    };
-    assert_eq!(plain(tree(found)), plain(tree(expected)));
 }

@@ -1,0 +1,239 @@
+//! Where requests may go: which addresses a registry may send its clients to, and through which proxy.
+//!
+//! A registry names other hosts in redirects and as token services, and that is how registries work. What none
+//! of them has a reason to name is an address that answers only to this machine: 169.254.169.254 hands out a
+//! cloud machine's keys.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use hyper_util::client::proxy::matcher::Matcher;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{NoProxy, Proxy, Url};
+
+use crate::{PullOptions, Reference};
+
+/// Amazon's metadata service over IPv6; its address is a private one, and private ones are allowed.
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// What is never reached through a proxy: a proxy's loopback is not this machine's.
+const NEVER_PROXIED: &str = "localhost,127.0.0.0/8,::1";
+
+/// What a pull may connect to.
+#[derive(Debug, Clone)]
+pub(super) struct Guard(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Whoever wrote the reference wanted this host.
+    registry: String,
+    registry_is_here: bool,
+    /// Hosts of proxies: also the user's own choice.
+    proxies: Vec<String>,
+}
+
+impl Guard {
+    pub(super) fn new(reference: &Reference, options: &PullOptions) -> Self {
+        let proxy = options.proxy.clone().unwrap_or_default();
+        let proxies = [proxy.http, proxy.https].into_iter().flatten();
+        let proxies = proxies.filter_map(|proxy| Some(proxy_url(&proxy)?.host_str()?.to_owned())).collect();
+        let registry = format!("https://{}", reference.registry());
+        let registry = Url::parse(&registry).ok().and_then(|url| url.host_str().map(str::to_owned));
+        Self(Arc::new(Inner {
+            registry: registry.unwrap_or_default(),
+            registry_is_here: reference.is_loopback(),
+            proxies,
+        }))
+    }
+
+    /// Whether the registry may send us there.
+    pub(super) fn allows(&self, target: &Url) -> bool {
+        let Some(host) = target.host_str() else { return false };
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse();
+        host == self.0.registry
+            || match address {
+                Ok(address) => self.allows_address(address),
+                Err(_) => self.0.registry_is_here || !is_localhost(host),
+            }
+    }
+
+    fn allows_address(&self, address: IpAddr) -> bool {
+        match embedded(address) {
+            IpAddr::V4(address) if address.is_loopback() => self.0.registry_is_here,
+            IpAddr::V4(address) => !(address.is_link_local() || address.is_unspecified()),
+            IpAddr::V6(address) if address.is_loopback() => self.0.registry_is_here,
+            IpAddr::V6(address) => {
+                !(address.is_unicast_link_local() || address.is_unspecified() || address == METADATA_V6)
+            }
+        }
+    }
+}
+
+/// A name can resolve to what may not be written as an address.
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let guard = self.clone();
+        Box::pin(async move {
+            let host = name.as_str();
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
+            let chosen = host == guard.0.registry || guard.0.proxies.iter().any(|proxy| proxy == host);
+            let allowed: Vec<SocketAddr> =
+                found.into_iter().filter(|found| chosen || guard.allows_address(found.ip())).collect();
+            if allowed.is_empty() {
+                return Err(format!("{host} is an address of this machine or its cloud").into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// The IPv4 address in an IPv6 one, where there is one: mapped, or behind NAT64.
+fn embedded(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => match v6.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                let [a, b] = high.to_be_bytes();
+                let [c, d] = low.to_be_bytes();
+                Ipv4Addr::new(a, b, c, d).into()
+            }
+            _ => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
+        },
+        IpAddr::V4(_) => address,
+    }
+}
+
+fn is_localhost(host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+/// The proxies of a pull: for the client, and to name the one that failed.
+#[derive(Debug)]
+pub(super) struct Proxies {
+    http: Option<String>,
+    https: Option<String>,
+    exceptions: String,
+    matcher: Matcher,
+}
+
+impl Proxies {
+    pub(super) fn new(options: &PullOptions) -> Self {
+        let proxy = options.proxy.clone().unwrap_or_default();
+        let exceptions = match proxy.no_proxy.as_deref() {
+            Some(hosts) => format!("{hosts},{NEVER_PROXIED}"),
+            None => NEVER_PROXIED.to_owned(),
+        };
+        let (http, https) = (proxy.http, proxy.https);
+        let matcher = Matcher::builder()
+            .http(http.clone().unwrap_or_default())
+            .https(https.clone().unwrap_or_default())
+            .no(exceptions.clone())
+            .build();
+        Self { http, https, exceptions, matcher }
+    }
+
+    pub(super) fn all(&self) -> Result<Vec<Proxy>, reqwest::Error> {
+        let exceptions = || NoProxy::from_string(&self.exceptions);
+        let http = self.http.as_deref().map(|url| Ok(Proxy::http(url)?.no_proxy(exceptions())));
+        let https = self.https.as_deref().map(|url| Ok(Proxy::https(url)?.no_proxy(exceptions())));
+        http.into_iter().chain(https).collect()
+    }
+
+    /// Whether plain HTTP takes a way that needs certificates.
+    pub(super) fn plain_needs_tls(&self) -> bool {
+        self.http.as_deref().and_then(proxy_url).is_some_and(|url| url.scheme() == "https")
+    }
+
+    /// The proxy that a request goes through, without user name and password.
+    pub(super) fn of(&self, url: &Url) -> Option<String> {
+        let found = self.matcher.intercept(&url.as_str().parse().ok()?)?;
+        let found = proxy_url(&found.uri().to_string())?;
+        Some(format!("{}://{}", found.scheme(), authority(&found)))
+    }
+}
+
+/// A proxy is often written without its scheme.
+fn proxy_url(text: &str) -> Option<Url> {
+    let parsed = Url::parse(text).ok().filter(Url::has_host);
+    parsed.or_else(|| Url::parse(&format!("http://{text}")).ok())
+}
+
+/// Host and port as they stand in an address.
+pub(super) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Platform, ProxyOptions};
+
+    fn options(proxy: Option<ProxyOptions>) -> PullOptions {
+        PullOptions { proxy, ..PullOptions::new(Platform::linux("amd64")) }
+    }
+
+    fn guard(registry: &str) -> Guard {
+        Guard::new(&Reference::parse(&format!("{registry}/a:1")).expect(registry), &options(None))
+    }
+
+    #[test]
+    fn addresses_of_this_machine_or_its_cloud_are_refused_unless_the_registry_is_there() {
+        let allows = |registry: &str, url: &str| guard(registry).allows(&Url::parse(url).expect(url));
+        for url in [
+            "https://169.254.169.254/x",
+            "https://169.254.170.2/",
+            "https://2852039166/",
+            "https://0xa9fea9fe/",
+            "https://[fe80::1]/",
+            "https://[fd00:ec2::254]/",
+            "https://[::ffff:169.254.169.254]/",
+            "https://[64:ff9b::a9fe:a9fe]/",
+            "https://127.0.0.1/",
+            "https://[::1]/",
+            "https://localhost/",
+            "https://localhost./",
+            "https://a.localhost/",
+            "https://0.0.0.0/",
+        ] {
+            assert!(!allows("public.ecr.aws", url), "{url}");
+        }
+        assert!(allows("public.ecr.aws", "https://cdn.example.org/x"));
+        assert!(allows("public.ecr.aws", "https://10.1.2.3/x"));
+        assert!(allows("127.0.0.1:5000", "http://127.0.0.1:9/x"));
+        assert!(allows("localhost:5000", "http://[::1]:9/x"));
+        assert!(!allows("127.0.0.1:5000", "http://169.254.169.254/x"));
+        assert!(allows("169.254.7.7:5000", "https://169.254.7.7/x"));
+        assert!(!allows("169.254.7.7:5000", "https://169.254.169.254/x"));
+    }
+
+    #[tokio::test]
+    async fn a_name_may_not_resolve_to_this_machine_unless_the_user_named_it() {
+        let resolve = |guard: Guard| async move {
+            let name = "localhost".parse().expect("a name");
+            guard.resolve(name).await.map(Iterator::count).map_err(|error| error.to_string())
+        };
+        assert!(resolve(guard("public.ecr.aws")).await.expect_err("refused").contains("localhost"));
+        assert!(resolve(guard("localhost:5000")).await.is_ok());
+        let proxy = ProxyOptions { https: Some("localhost:3128".to_owned()), ..ProxyOptions::default() };
+        let reference = Reference::parse("public.ecr.aws/a:1").expect("a reference");
+        assert!(resolve(Guard::new(&reference, &options(Some(proxy)))).await.is_ok());
+    }
+
+    #[test]
+    fn proxies_are_named_without_their_password_and_never_take_loopback() {
+        let proxies = Proxies::new(&options(Some(ProxyOptions {
+            http: Some("http://user:secret@proxy.test:3128".to_owned()),
+            https: Some("proxy.test:3129".to_owned()),
+            no_proxy: Some(".internal,10.0.0.0/8".to_owned()),
+        })));
+        let of = |url: &str| proxies.of(&Url::parse(url).expect(url));
+        assert_eq!(of("http://a.test/").as_deref(), Some("http://proxy.test:3128"));
+        assert_eq!(of("https://a.test/").as_deref(), Some("http://proxy.test:3129"));
+        for direct in
+            ["https://a.internal/", "http://10.1.2.3/", "http://127.0.0.1:5000/", "http://localhost:1/"]
+        {
+            assert_eq!(of(direct), None, "{direct}");
+        }
+        assert_eq!(Proxies::new(&options(None)).of(&Url::parse("https://a.test/").expect("a URL")), None);
+    }
+}

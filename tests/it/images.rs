@@ -93,6 +93,42 @@ fn an_image_for_another_cpu_says_what_it_is_for() {
     );
 }
 
+/// The start of a program for a CPU (`e_machine` of the ELF specification), which is all that the kernel reads of
+/// one for another.
+fn program(machine: u8) -> Vec<u8> {
+    let mut header = vec![0; 120];
+    header[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\x00");
+    header[16] = 2;
+    header[18] = machine;
+    header
+}
+
+#[test]
+fn programs_for_a_cpu_that_this_host_cannot_run_say_so() {
+    const X86_64: u8 = 62;
+    const AARCH64: u8 = 183;
+    let (oci, arch, machine) = match std::env::consts::ARCH {
+        "x86_64" => ("arm64", "arm64", AARCH64),
+        _ => ("amd64", "x86_64", X86_64),
+    };
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start(data.path());
+    let tar = Tar::new().file("var/lang/bin/python3.11", 0o755, &program(machine)).finish();
+    registry.push_image("python", "3.11", &Image::new(oci, vec![Layer::gzip(&tar)]));
+    let image = registry.reference("python", "3.11");
+    let home = home();
+    let host = std::env::consts::ARCH;
+    fails(
+        &home,
+        &mut lbx(&home, &["build", "--runtime", "python3.11", "--arch", arch, "--image", &image]),
+        IMAGE,
+        &format!(
+            "error: this host ({host}) cannot run the programs of the image `127.0.0.1:[PORT]/python:3.11`, which are for {arch}\n\
+            hint: build on a host with that CPU, or install emulation for it (qemu-user-static with binfmt), or set `arch` to something other than {arch}\n"
+        ),
+    );
+}
+
 #[test]
 fn an_image_without_python_says_what_was_looked_for() {
     let data = tempfile::tempdir().unwrap();

@@ -109,6 +109,15 @@ fn find_python(context: &Context, image: &Image, root: &Root) -> Result<(String,
         let spec = probe_spec(image, root, interpreter);
         match run(context, &spec, &|_| {}) {
             Err(Error::Sandbox(lbx_sandbox::Error::ProgramNotFound { .. })) => {}
+            Err(Error::Sandbox(lbx_sandbox::Error::Exec { failure, .. }))
+                if failure.errno_name() == "ENOEXEC" =>
+            {
+                return Err(Error::ForeignCpu {
+                    image: context.plan.image.clone(),
+                    arch: context.plan.arch.lambda(),
+                    host: std::env::consts::ARCH,
+                });
+            }
             Err(error) => return Err(error),
             Ok(output) if output.exit.success() => {
                 if let Ok(found) = serde_json::from_str(output.text.trim()) {

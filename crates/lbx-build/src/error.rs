@@ -97,6 +97,16 @@ pub enum Error {
         /// The image.
         image: String,
     },
+    /// This host cannot run the image's programs, which are for another CPU.
+    #[error("this host ({host}) cannot run the programs of the image `{image}`, which are for {arch}")]
+    ForeignCpu {
+        /// The image.
+        image: String,
+        /// The CPU of the image.
+        arch: &'static str,
+        /// The CPU of this host.
+        host: &'static str,
+    },
     /// The image's Python does not run.
     #[error("`{interpreter}` of the image `{image}` {how}: {output}")]
     PythonFails {
@@ -296,6 +306,7 @@ impl Error {
             | Self::NoPython { .. }
             | Self::WrongPython { .. }
             | Self::NoPip { .. }
+            | Self::ForeignCpu { .. }
             | Self::PythonFails { .. } => ErrorKind::Image,
             Self::Sandbox(_) => ErrorKind::Sandbox,
             Self::Pip { .. } => ErrorKind::Requirements,
@@ -322,6 +333,10 @@ impl Error {
             Self::SourceOutside { .. } => {
                 Some("move it into the project, or put lbx.toml in a folder above both".to_owned())
             }
+            Self::ForeignCpu { arch, .. } => Some(format!(
+                "build on a host with that CPU, or install emulation for it (qemu-user-static with binfmt), or set \
+                 `arch` to something other than {arch}"
+            )),
             Self::NoPython { .. } => {
                 Some("use an image with Python, such as the runtime's own (leave `image` out)".to_owned())
             }

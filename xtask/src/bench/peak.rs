@@ -10,6 +10,9 @@ use crate::{Result, workspace};
 /// How often the processes are looked at.
 const EVERY: Duration = Duration::from_millis(5);
 
+/// What a sandbox's own processes call themselves.
+const SANDBOX: &[u8] = b"lbx-sandbox";
+
 /// Measures `peak_rss_mb`: the sum over lbx's processes of what each had in memory at its own worst moment,
 /// which is never less than what all had at any one moment.
 pub(super) fn measure(scratch: &Path, image: &str, results: &mut Results) -> Result<()> {
@@ -53,7 +56,9 @@ fn own_processes(program: &Path) -> Vec<(u32, u64)> {
         .flatten()
         .filter_map(|entry| {
             let process = entry.file_name().to_str()?.parse().ok()?;
-            let is_ours = fs_err::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == program);
+            // The first process of a sandbox does not let others read what it runs, only what it is called.
+            let is_ours = fs_err::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == program)
+                || fs_err::read(entry.path().join("cmdline")).is_ok_and(|line| line.starts_with(SANDBOX));
             let status = fs_err::read_to_string(entry.path().join("status")).ok()?;
             let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
             let peak = line.trim().split(' ').next()?.parse().ok()?;

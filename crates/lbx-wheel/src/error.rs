@@ -21,6 +21,14 @@ pub enum WheelError {
     /// A file operation failed; the message names the file.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The file is larger than any wheel that is of use.
+    #[error("it has {size} bytes, expected at most {limit}")]
+    TooLarge {
+        /// Its size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// The archive is not one that every reader understands alike.
     #[error("it is not an acceptable zip archive")]
     Archive(#[from] ReadError),

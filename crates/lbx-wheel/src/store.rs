@@ -27,6 +27,9 @@ const SIDECAR: &str = "sidecar-1-libdeflate-1.26.1-6";
 const TEMPORARY: &str = ".new-";
 /// Locked shared while a directory is being made, exclusively while leftovers are removed.
 const LOCK: &str = ".lock";
+/// The most bytes of a wheel. Lambda takes a tenth of it; the rest is for wheels that are pruned. Without a limit,
+/// build code could leave a sparse file behind that takes hours to hash.
+const LARGEST_WHEEL: u64 = 2 << 30;
 /// Bytes read at a time when hashing.
 const BUFFER: usize = 1 << 20;
 
@@ -60,6 +63,10 @@ impl WheelStore {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let filename: WheelFilename = name.parse()?;
         let source = fs_err::File::open(path)?;
+        let size = source.metadata()?.len();
+        if size > LARGEST_WHEEL {
+            return Err(WheelError::TooLarge { size, limit: LARGEST_WHEEL });
+        }
         let digest = hash(source.file())?;
         let wheel = match self.get(digest)? {
             Some(wheel) => wheel,

@@ -232,3 +232,17 @@ fn the_refusal_names_the_wheel_and_chains_the_cause() {
         ["it is not an acceptable zip archive", "not a zip archive: no end of central directory record"]
     );
 }
+
+#[test]
+fn a_file_that_is_far_too_large_is_refused_without_being_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sparse-1-py3-none-any.whl");
+    fs_err::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+    let store = WheelStore::open(&directory.path().join("store")).unwrap();
+    let start = std::time::Instant::now();
+    let error = store.add(&path).unwrap_err();
+    let WheelError::Refused { reason, .. } = error else { panic!("{error:?}") };
+    assert!(matches!(*reason, WheelError::TooLarge { size: 0x100_0000_0000, .. }), "{reason:?}");
+    // Reading a terabyte takes minutes on any machine; this is no measurement.
+    assert!(start.elapsed().as_secs() < 30);
+}

@@ -227,14 +227,24 @@ fn a_second_signal_ends_it_at_once() {
     let file = home.project().join("b/hole");
     fs_err::create_dir(home.project().join("b")).unwrap();
     fs_err::File::create(&file).unwrap().set_len(600 << 20).unwrap();
-    let mut running = Running::start(&mut lbx_shared(&home, &["build", "--image", &image]), shared_store());
-    wait_for_writing(&home);
-    signal(running.child.id(), Signal::SIGINT);
-    std::thread::sleep(Duration::from_millis(50));
-    signal(running.child.id(), Signal::SIGTERM);
-    let second = Instant::now();
-    let status = wait_for("the end of lbx", || running.child.try_wait().unwrap());
-    assert_eq!(status.code(), Some(143), "the first signal was enough: make the file larger");
-    assert!(second.elapsed() < Duration::from_millis(700), "{:?}", second.elapsed());
-    assert!(!home.project().join("dist/b.zip").exists());
+    // On a busy machine the first signal can come while nothing is compressed, and is then enough: that run says
+    // nothing about the second.
+    for _ in 0..8 {
+        let mut running =
+            Running::start(&mut lbx_shared(&home, &["build", "--image", &image]), shared_store());
+        wait_for_writing(&home);
+        signal(running.child.id(), Signal::SIGINT);
+        std::thread::sleep(Duration::from_millis(30));
+        signal(running.child.id(), Signal::SIGTERM);
+        let second = Instant::now();
+        let status = wait_for("the end of lbx", || running.child.try_wait().unwrap());
+        assert!(!home.project().join("dist/b.zip").exists());
+        if status.code() == Some(130) {
+            continue;
+        }
+        assert_eq!(status.code(), Some(143));
+        assert!(second.elapsed() < Duration::from_millis(700), "{:?}", second.elapsed());
+        return;
+    }
+    panic!("the first signal was enough every time: make the file larger");
 }

@@ -72,7 +72,7 @@ fn two_functions_with_one_name_are_refused_at_the_second() {
     refused(
         &home(),
         &format!("{HEAD}[functions.a]\nsource = \"src\"\n[layers.A]\nsource = \"src\"\n"),
-        "error: lbx.toml:5:9: there are two artifacts with the name `A`\n\
+        "error: lbx.toml:5:9: the names `a` and `A` differ in upper and lower case alone\n\
         hint: both would be written to dist/A.zip; rename one\n",
     );
 }

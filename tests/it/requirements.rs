@@ -171,3 +171,67 @@ fn a_wheel_for_a_newer_c_library_than_lambda_s_is_not_taken_whatever_the_image_h
     assert_eq!(ran.code, REQUIREMENTS, "{}", ran.stderr);
     nothing_left(&home);
 }
+
+/// A project whose one requirement is a local package, built by this code of its own.
+fn built_by(backend: &str) -> Home {
+    let home = Home::new();
+    home.write("src/app.py", "");
+    home.write("r.txt", "--no-index\n./evil\n");
+    home.write("lbx.toml", format!("{HEAD}[functions.app]\nsource = \"src\"\nrequirements = [\"r.txt\"]\n"));
+    home.write(
+        "evil/pyproject.toml",
+        "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n",
+    );
+    home.write("evil/backend.py", format!("{BACKEND}{backend}"));
+    home
+}
+
+/// What a build backend needs to make a wheel of any name.
+const BACKEND: &str = r#"
+import base64, hashlib, os, zipfile
+
+def digest(text):
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+
+def wheel(folder, name, version):
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}_{version[0]}.py": "",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = [f"{path},sha256={digest(text)},{len(text)}\n" for path, text in files.items()]
+    files[f"{info}/RECORD"] = "".join(record) + f"{info}/RECORD,,\n"
+    path = f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, path), "w") as file:
+        for name, text in files.items():
+            file.writestr(name, text)
+    return path
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+"#;
+
+#[test]
+fn what_build_code_says_reaches_the_terminal_without_its_control_characters() {
+    let Some(image) = image() else { return };
+    let home = built_by("    os.write(2, b'\\x1b[2Jred\\x1b]52;c;cm0=\\x07\\n')\n    raise SystemExit(3)\n");
+    let ran = run(&mut lbx_shared(&home, &["build", "--image", &image]));
+    assert_eq!(ran.code, REQUIREMENTS);
+    assert!(ran.stderr.contains("\\u{1b}[2Jred"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains('\u{1b}') && !ran.stderr.contains('\u{7}'), "{:?}", ran.stderr);
+}
+
+#[test]
+fn a_second_wheel_of_one_package_is_an_error_that_names_both() {
+    let Some(image) = image() else { return };
+    let home = built_by("    wheel('/lbx/out', 'evil', '2.0')\n    return wheel(folder, 'evil', '1.0')\n");
+    let ran = run(&mut lbx_shared(&home, &["build", "--image", &image]));
+    let said = home.redact(after_progress(&ran.stderr));
+    assert_eq!(ran.code, ARTIFACT, "{said}");
+    same(
+        &said,
+        "error: there are two wheels of one package: `evil-1.0-py3-none-any.whl` and `evil-2.0-py3-none-any.whl`\n\
+        hint: a package that is built from source left a wheel of another one: look at its build\n",
+    );
+    nothing_left(&home);
+}

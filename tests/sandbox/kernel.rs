@@ -253,7 +253,7 @@ fn in_a_chroot_the_cause_is_the_chroot() {
         elif [ -d $e ] && [ $e != /mnt ]; then mkdir /mnt/in$e && mount --rbind $e /mnt/in$e || exit 9; fi;
         done";
     if !roots().is_empty() {
-        inside(copy, "chroot /mnt/in", "kernel::helper_in_a_chroot");
+        inside(copy, "/usr/sbin/chroot /mnt/in", "kernel::helper_in_a_chroot");
     }
 }
 

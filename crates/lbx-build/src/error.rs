@@ -24,6 +24,12 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
+    /// A name that should be a file's is something else's.
+    #[error("`{path}` is not a file")]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
     /// A file that should be text is not.
     #[error("`{path}` is not UTF-8 text")]
     NotText {
@@ -108,7 +114,7 @@ pub enum Error {
         host: &'static str,
     },
     /// The image's Python does not run.
-    #[error("`{interpreter}` of the image `{image}` {how}: {output}")]
+    #[error("`{interpreter}` of the image `{image}` does not run ({how}): {output}")]
     PythonFails {
         /// The image.
         image: String,
@@ -153,6 +159,14 @@ pub enum Error {
         /// Why.
         #[source]
         source: Box<lbx_wheel::TagMismatch>,
+    },
+    /// pip left two wheels of one distribution.
+    #[error("there are two wheels of one package: `{first}` and `{second}`")]
+    TwoWheels {
+        /// The file name of one.
+        first: String,
+        /// The file name of the other.
+        second: String,
     },
     /// Two owners claim one path with different bytes.
     #[error("both {first} and {second} have the file `{path}`, with different contents")]
@@ -297,6 +311,7 @@ impl Error {
             Self::Plan(_)
             | Self::TextTooLarge { .. }
             | Self::NotText { .. }
+            | Self::NotAFile { .. }
             | Self::SourceMissing { .. }
             | Self::SourceNotAFolder { .. }
             | Self::SourceOutside { .. }
@@ -312,6 +327,7 @@ impl Error {
             Self::Pip { .. } => ErrorKind::Requirements,
             Self::Wheel { .. }
             | Self::WheelPlatform { .. }
+            | Self::TwoWheels { .. }
             | Self::Conflict { .. }
             | Self::FolderConflict { .. }
             | Self::Empty { .. } => ErrorKind::Artifact,
@@ -333,6 +349,14 @@ impl Error {
             Self::SourceOutside { .. } => {
                 Some("move it into the project, or put lbx.toml in a folder above both".to_owned())
             }
+            Self::TwoWheels { .. } => {
+                Some("a package that is built from source left a wheel of another one: look at its build".to_owned())
+            }
+            Self::PythonFails { .. } => Some(
+                "if the image is sound, its copy in the store is damaged: remove the store's `layers` and `flat` and \
+                 build again"
+                    .to_owned(),
+            ),
             Self::ForeignCpu { arch, .. } => Some(format!(
                 "build on a host with that CPU, or install emulation for it (qemu-user-static with binfmt), or set \
                  `arch` to something other than {arch}"
@@ -393,7 +417,9 @@ impl SourceError {
 
 /// The advice that belongs to what pip said.
 fn pip_hint(output: &str) -> Option<String> {
-    const NO_COMPILER: [&str; 6] = [
+    const NO_COMPILER: [&str; 8] = [
+        "autoconf error",
+        "no acceptable C compiler",
         "command 'gcc' failed",
         "command 'cc' failed",
         "unable to execute 'gcc'",
@@ -421,6 +447,12 @@ fn pip_hint(output: &str) -> Option<String> {
     if output.contains("No space left on device") {
         return Some("pip ran out of room: free disk or memory".to_owned());
     }
+    if output.contains("DO NOT MATCH THE HASHES") {
+        return Some(
+            "the index has other bytes than the requirement file pins: find out why before you change the hash"
+                .to_owned(),
+        );
+    }
     if output.contains("No matching distribution found") {
         return Some(
             "no version of that package fits this Python, CPU and C library; `lbx build -v` shows what pip looked at"
@@ -440,6 +472,8 @@ mod tests {
         assert!(hint("error: command 'gcc' failed: No such file or directory").contains("no compiler"));
         assert!(hint("ERROR: No matching distribution found for nope").contains("no version"));
         assert!(hint("[Errno -3] Temporary failure in name resolution").contains("network"));
+        assert!(hint("RuntimeError: autoconf error").contains("no compiler"));
+        assert!(hint("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES").contains("other bytes"));
         assert_eq!(pip_hint("ERROR: ResolutionImpossible"), None);
     }
 }

@@ -110,6 +110,7 @@ impl Project {
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "txt"))
             .map(|name| if folder.is_empty() { name } else { format!("{folder}/{name}") })
+            .filter(|name| name != path)
             .collect();
         names.sort();
         (!names.is_empty()).then(|| format!("that folder has {}", names.join(", ")))
@@ -123,7 +124,12 @@ fn normal(path: &str) -> String {
 }
 
 fn read_text(path: &Path) -> Result<String, Error> {
-    let size = fs_err::metadata(path)?.len();
+    let metadata = fs_err::metadata(path)?;
+    // A pipe would be waited for, and some devices have no end.
+    if !metadata.is_file() {
+        return Err(Error::NotAFile { path: path.to_owned() });
+    }
+    let size = metadata.len();
     if size > LARGEST_TEXT {
         return Err(Error::TextTooLarge { path: path.to_owned(), size, limit: LARGEST_TEXT });
     }

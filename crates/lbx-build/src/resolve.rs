@@ -231,7 +231,15 @@ fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
     }
     names.sort();
     let mut wheels = names.iter().map(|name| add(context, out, name)).collect::<Result<Vec<_>, _>>()?;
-    wheels.sort_by_key(|wheel| lbx_wheel::normalize_name(&wheel.metadata.name));
+    let name_of = |wheel: &Wheel| lbx_wheel::normalize_name(&wheel.metadata.name);
+    wheels.sort_by_key(|wheel| name_of(wheel));
+    // pip leaves one of each; a second one was put there by build code.
+    for pair in wheels.windows(2) {
+        if name_of(&pair[0]) == name_of(&pair[1]) {
+            let (first, second) = (pair[0].filename.to_string(), pair[1].filename.to_string());
+            return Err(Error::TwoWheels { first, second });
+        }
+    }
     Ok(wheels)
 }
 

@@ -3,7 +3,7 @@
 //! A [`Plan`] is a value: it can be printed, compared and snapshotted. Nothing that it does not hold,
 //! such as the working directory, the umask, the clock or the number of cores, may reach an artifact.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -269,7 +269,7 @@ fn selected(config: &Config, names: &[String]) -> Result<BTreeSet<String>, PlanE
 /// Names become file names, so they are held to what every file system and Lambda itself allow, and
 /// two artifacts must not have one name, nor names that differ in case alone.
 fn check_names(config: &Config) -> Result<(), ConfigError> {
-    let mut seen: BTreeSet<String> = BTreeSet::new();
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
     for name in config.functions.keys().chain(config.layers.keys()) {
         let fits = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
         if name.is_empty() || name.len() > 140 || !fits {
@@ -277,8 +277,12 @@ fn check_names(config: &Config) -> Result<(), ConfigError> {
             let hint = "use letters, digits, `-` and `_`, 140 at most".to_owned();
             return Err(config.error(name.offset, message, Some(hint)));
         }
-        if !seen.insert(name.to_ascii_lowercase()) {
-            let message = format!("there are two artifacts with the name `{}`", name.value);
+        if let Some(other) = seen.insert(name.to_ascii_lowercase(), &name.value) {
+            let message = if other == name.value {
+                format!("there are two artifacts with the name `{other}`")
+            } else {
+                format!("the names `{other}` and `{}` differ in upper and lower case alone", name.value)
+            };
             let hint = format!("both would be written to dist/{}.zip; rename one", name.value);
             return Err(config.error(name.offset, message, Some(hint)));
         }

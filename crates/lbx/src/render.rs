@@ -85,7 +85,7 @@ impl Output {
             return failure.code;
         }
         if let Some(output) = &failure.output {
-            stderr(output.trim_end());
+            stderr(printable(output).trim_end());
         }
         stderr(&format!("error: {}", printable(&failure.message)));
         for line in &failure.diagnosis {
@@ -135,7 +135,7 @@ pub(crate) fn short_path(path: &Path, current_dir: &Path) -> String {
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
-            let plain = !c.is_control() || c == '\n';
+            let plain = !c.is_control() || matches!(c, '\n' | '\t');
             plain.then_some(c).into_iter().chain((!plain).then(|| c.escape_default()).into_iter().flatten())
         })
         .collect()
@@ -164,6 +164,6 @@ mod tests {
 
     #[test]
     fn control_characters_of_strangers_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\u{1b}[2Jb\rc\nd"), "a\\u{1b}[2Jb\\rc\nd");
+        assert_eq!(printable("a\u{1b}[2Jb\rc\n\td"), "a\\u{1b}[2Jb\\rc\n\td");
     }
 }

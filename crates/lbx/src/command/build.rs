@@ -68,11 +68,11 @@ fn project(output: &Output, build: &Build, environment: &Environment) -> Result<
     let found = match &build.config {
         Some(path) => Some(environment.current_dir.join(path)),
         None => {
-            environment.current_dir.ancestors().map(|folder| folder.join(CONFIG)).find(|path| path.is_file())
+            environment.current_dir.ancestors().map(|folder| folder.join(CONFIG)).find(|path| path.exists())
         }
     };
     match found {
-        Some(path) if !path.is_file() => {
+        Some(path) if !path.exists() => {
             let message = format!("there is no configuration `{}`", path.display());
             Err(Failure::new(exit::PROJECT, message, None))
         }
@@ -84,6 +84,12 @@ fn project(output: &Output, build: &Build, environment: &Environment) -> Result<
 /// A project made of the current folder and the command line.
 fn folder(output: &Output, build: &Build, environment: &Environment) -> Result<Project, Failure> {
     let root = &environment.current_dir;
+    if !build.layer && !has_python(root) {
+        let message = format!("there is no {CONFIG} and no Python file in {}", root.display());
+        let hint =
+            "go to the folder of your function or project, or write an lbx.toml (see README.md)".to_owned();
+        return Err(Failure::new(exit::PROJECT, message, Some(hint)));
+    }
     let runtime = build.runtime.clone().unwrap_or_else(|| {
         output.note(&format!("no --runtime given: taking {}", Runtime::DEFAULT));
         Runtime::DEFAULT.to_owned()
@@ -104,12 +110,6 @@ fn folder(output: &Output, build: &Build, environment: &Environment) -> Result<P
     if build.layer {
         config.layers.insert(name, Layer { requirements, source: None });
     } else {
-        if !has_python(root) {
-            let message = format!("there is no {CONFIG} and no Python file in {}", root.display());
-            let hint = "go to the folder of your function or project, or write an lbx.toml (see README.md)"
-                .to_owned();
-            return Err(Failure::new(exit::PROJECT, message, Some(hint)));
-        }
         let source = At::nowhere(".".to_owned());
         let function =
             Function { source, handler: None, requirements, include: Vec::new(), layers: Vec::new() };

@@ -1,6 +1,6 @@
 //! `lbx doctor`: can this host build, and if not, why and what to do.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lbx_sandbox::{Diagnosis, Finding, Launcher, Outcome};
 use serde_json::json;
@@ -15,18 +15,23 @@ use crate::{exit, render};
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> u8 {
     let output = Output::new(arguments);
     match try_run(&output, environment) {
-        Ok(true) => exit::SUCCESS,
-        Ok(false) => exit::SANDBOX,
+        Ok(code) => code,
         Err(failure) => output.failure(&failure),
     }
 }
 
-fn try_run(output: &Output, environment: &Environment) -> Result<bool, Failure> {
+fn try_run(output: &Output, environment: &Environment) -> Result<u8, Failure> {
     let store = super::host(environment)?.cache_dir;
     let store_problem = store_problem(&store);
-    let probe_at = nearest_existing(&store);
-    let diagnosis = Launcher::current_exe().diagnose(Some(&probe_at)).map_err(lbx_build::Error::from)?;
-    let usable = diagnosis.can_run() && store_problem.is_none();
+    // Stacking layers is tried in the store; where there is none, its failure would say nothing of overlayfs.
+    let probe_at = store_problem.is_none().then_some(store.as_path());
+    let diagnosis = Launcher::current_exe().diagnose(probe_at).map_err(lbx_build::Error::from)?;
+    let code = match (diagnosis.can_run(), &store_problem) {
+        (false, _) => exit::SANDBOX,
+        (true, Some(_)) => exit::SYSTEM,
+        (true, None) => exit::SUCCESS,
+    };
+    let usable = code == exit::SUCCESS;
     output.json(&json!({
         "reason": "doctor", "usable": usable, "diagnosis": diagnosis,
         "store": {"path": store, "problem": store_problem}, "ca_bundle": environment.ca_bundle,
@@ -42,7 +47,7 @@ fn try_run(output: &Output, environment: &Environment) -> Result<bool, Failure> 
     });
     output.result(&ca_line(environment.ca_bundle.as_deref()));
     output.result(if usable { "lbx can build on this host." } else { "lbx cannot build on this host." });
-    Ok(usable)
+    Ok(code)
 }
 
 /// What a diagnosis found wrong, as lines for an error.
@@ -84,9 +89,4 @@ fn ca_line(bundle: Option<&Path>) -> String {
 /// Why the store cannot be written to, found by writing to it.
 fn store_problem(store: &Path) -> Option<String> {
     lbx_image::Store::open(store).err().map(|error| error.to_string())
-}
-
-/// The nearest folder above a path that exists: it has the same file system.
-fn nearest_existing(path: &Path) -> PathBuf {
-    path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned()
 }

@@ -58,6 +58,8 @@ impl Names {
             Event::Planned { artifacts, image, .. } => Some(planned(artifacts, image)),
             Event::Image(event) => self.image_line(event),
             Event::ImageReady { python, pip, digest } => {
+                // The image's own Python says these two.
+                let (python, pip) = (printable(python), printable(pip));
                 Some(format!("image ready: Python {python}, pip {pip}, {}", short(digest)))
             }
             Event::ResolveStarted { set } => Some(format!("pip: {}", name(&self.sets, *set))),

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use crate::remove::remove_directory;
 use crate::store::{Store, StoredLayer};
-use crate::unpack::{PathBytes, Resolver, Root, remove_directory};
+use crate::unpack::{PathBytes, Resolver, Root};
 use crate::{Digest, Error, Image};
 
 const DIRECTORY: OFlags =

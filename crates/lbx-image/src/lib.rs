@@ -21,7 +21,7 @@
 //!
 //! Modules: `reference` and `manifest` read what others wrote; `registry` fetches it; `store` keeps it; `pull`
 //! is the order of things; [`unpack`] applies one layer; `overlay` says whether layers can be stacked as they are;
-//! `flatten` merges them.
+//! `flatten` merges them; `remove` removes trees.
 
 mod download;
 mod error;
@@ -33,6 +33,7 @@ mod overlay;
 mod pull;
 mod reference;
 mod registry;
+mod remove;
 mod store;
 pub mod unpack;
 
@@ -43,4 +44,5 @@ pub use self::image::{Image, ImageConfig, Layer, Platform};
 pub use self::pull::{ProxyOptions, PullOptions, pull, pull_from};
 pub use self::reference::{Digest, Reference};
 pub use self::registry::{MemoryRegistry, Registry, Remote};
+pub use self::remove::remove_tree;
 pub use self::store::{Scratch, Store};

@@ -27,7 +27,7 @@ use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::unpack::LayerRecord;
-use crate::{Digest, Error, Reference};
+use crate::{Digest, Error, Reference, remove_tree};
 
 /// A store on disk. Cloning shares it.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ impl Store {
             make_private(&root.join(part))?;
         }
         let store = Self { root: Arc::new(root.to_path_buf()) };
-        store.sweep()?;
+        store.sweep();
         Ok(store)
     }
 
@@ -185,16 +185,20 @@ impl Store {
         self.root.join("refs").join(format!("{}.json", key.hex()))
     }
 
-    /// Removes the work of processes that are gone: their locks are free.
-    fn sweep(&self) -> Result<(), Error> {
-        let tmp = self.root.join("tmp");
-        for entry in fs::read_dir(&tmp)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "lock") {
-                sweep_one(&path)?;
+    /// Removes the work of processes that are gone: their locks are free. What can't be removed takes room and does
+    /// no other harm, so it must not keep anybody from using the store.
+    fn sweep(&self) {
+        let entries = match fs::read_dir(self.root.join("tmp")) {
+            Ok(entries) => entries,
+            Err(error) => return tracing::debug!(%error, "nothing is swept"),
+        };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.extension().is_some_and(|extension| extension == "lock")
+                && let Err(error) = sweep_one(&path)
+            {
+                tracing::debug!(%error, lock = %path.display(), "the work of a process that is gone stays");
             }
         }
-        Ok(())
     }
 }
 
@@ -231,8 +235,9 @@ impl Scratch {
 impl Drop for ScratchInner {
     fn drop(&mut self) {
         // What can't be removed now is removed by the next process that opens the store.
-        if fs::remove_dir_all(&self.directory).is_ok() {
-            let _ = fs::remove_file(self.directory.with_extension("lock"));
+        match remove_tree(&self.directory) {
+            Ok(()) => drop(fs::remove_file(self.directory.with_extension("lock"))),
+            Err(error) => tracing::debug!(%error, "a process's own work stays"),
         }
     }
 }
@@ -266,7 +271,7 @@ fn sweep_one(lock: &Path) -> Result<(), Error> {
     if file.file().try_lock().is_err() || file.metadata()?.nlink() == 0 {
         return Ok(());
     }
-    optional(fs::remove_dir_all(lock.with_extension("")))?;
+    optional(remove_tree(&lock.with_extension("")))?;
     optional(fs::remove_file(lock))?;
     Ok(())
 }
@@ -329,6 +334,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::remove::tests::{make_deep, make_locked, unprivileged};
 
     fn temporary() -> tempfile::TempDir {
         tempfile::tempdir().expect("a temporary directory")
@@ -375,5 +381,47 @@ mod tests {
         assert_eq!(fs::read_dir(home.path().join("tmp")).expect("tmp").count(), 2);
         drop(living);
         assert_eq!(fs::read_dir(home.path().join("tmp")).expect("tmp").count(), 0);
+    }
+
+    #[test]
+    fn opening_sweeps_directories_without_permissions_as_an_unprivileged_user() {
+        let home = temporary();
+        unprivileged(|| {
+            Store::open(home.path()).expect("a store");
+            make_locked(&home.path().join("tmp/1-1"));
+            fs::write(home.path().join("tmp/1-1.lock"), b"").expect("a lock nobody holds");
+            let store = Store::open(home.path()).expect("the store opens again");
+            assert_eq!(fs::read_dir(home.path().join("tmp")).expect("tmp").count(), 0);
+            let scratch = store.scratch().expect("scratch");
+            make_locked(&scratch.path("work"));
+            drop(scratch);
+            assert_eq!(fs::read_dir(home.path().join("tmp")).expect("tmp").count(), 0);
+        });
+    }
+
+    #[test]
+    fn opening_sweeps_directories_deeper_than_there_are_descriptors() {
+        let home = temporary();
+        let store = Store::open(home.path()).expect("a store");
+        make_deep(&home.path().join("tmp/1-1"));
+        fs::write(home.path().join("tmp/1-1.lock"), b"").expect("a lock nobody holds");
+        Store::open(home.path()).expect("the store opens again");
+        assert_eq!(fs::read_dir(home.path().join("tmp")).expect("tmp").count(), 0);
+        let scratch = store.scratch().expect("scratch");
+        make_deep(&scratch.path("work"));
+        drop(scratch);
+        assert_eq!(fs::read_dir(home.path().join("tmp")).expect("tmp").count(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_swept_stays_and_the_store_opens() {
+        let home = temporary();
+        Store::open(home.path()).expect("a store");
+        let tmp = home.path().join("tmp");
+        fs::create_dir_all(tmp.join("1-1.lock/no-lock")).expect("a directory in a lock's place");
+        fs::create_dir(tmp.join("2-2")).expect("a directory");
+        fs::write(tmp.join("2-2.lock"), b"").expect("a lock nobody holds");
+        Store::open(home.path()).expect("the store opens again");
+        assert!(tmp.join("1-1.lock").exists() && !tmp.join("2-2").exists());
     }
 }

@@ -29,7 +29,6 @@ use serde::{Deserialize, Serialize};
 pub use self::names::PathBytes;
 pub use self::resolve::Resolver;
 
-pub(crate) use self::apply::remove_directory;
 pub(crate) use self::resolve::Root;
 
 use self::apply::Applier;

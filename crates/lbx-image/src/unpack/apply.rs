@@ -6,17 +6,18 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 
 use super::names::{Marker, components, marker, printable};
 use super::resolve::{Resolver, Root};
 use super::stream::{Entry, Kind, Stream};
 use super::{LayerRecord, Limits, PathBytes, UnpackError};
+use crate::remove::remove_directory;
 
 /// What marks a directory opaque for an overlay mounted with `userxattr`.
 pub(crate) const OPAQUE_ATTRIBUTE: &str = "user.overlay.opaque";
@@ -402,24 +403,6 @@ fn write_pieces(
 
 fn retry<T>(call: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
     rustix::io::retry_on_intr(call)
-}
-
-/// Removes a directory and everything in it, without following anything. Its depth is bounded by the limits of
-/// the paths that made it.
-pub(crate) fn remove_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-    let opened = rustix::fs::openat(parent, name, OPEN_DIRECTORY, Mode::empty())?;
-    for entry in Dir::read_from(&opened)? {
-        let entry = entry?;
-        let child = entry.file_name().to_bytes();
-        if matches!(child, b"." | b"..") {
-            continue;
-        }
-        match rustix::fs::unlinkat(&opened, child, AtFlags::empty()) {
-            Err(Errno::ISDIR | Errno::PERM) => remove_directory(opened.as_fd(), child)?,
-            result => result?,
-        }
-    }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
 fn supported(call: &'static str, path: &[u8], result: Result<(), Errno>) -> Result<bool, UnpackError> {

@@ -29,6 +29,13 @@ pub enum WheelError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The path leads to something else than a regular file.
+    #[error("it is not a regular file")]
+    NotAFile,
+    /// The caller of [`WheelStore::add_with`](crate::WheelStore::add_with) said to stop. It is never inside
+    /// [`WheelError::Refused`]: there is nothing wrong with the wheel.
+    #[error("interrupted")]
+    Interrupted,
     /// The archive is not one that every reader understands alike.
     #[error("it is not an acceptable zip archive")]
     Archive(#[from] ReadError),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use lbx_archive::{Archive, Compressor, Limits, Member, Method};
 use sha2::{Digest as _, Sha256};
 
+use crate::interrupt::GoOn;
 use crate::layout::{self, Kind, LeftOut, Place};
 use crate::metadata::{self, EntryPoint, Metadata, normalize_name};
 use crate::record::{self, Line, Longer};
@@ -52,6 +53,7 @@ pub(crate) fn import(
     filename: &WheelFilename,
     limits: &Limits,
     sidecar: &mut dyn Write,
+    go_on: GoOn<'_>,
 ) -> Result<Contents, WheelError> {
     let archive = Archive::open(file, limits)?;
     let dist_info = find_dist_info(&archive, filename)?;
@@ -68,12 +70,12 @@ pub(crate) fn import(
 
     let members: Vec<&Member> = archive.members().iter().filter(|member| !member.is_dir).collect();
     check_record(&members, &lines, &dist_info)?;
-    let seen = verify_all(file, &members, &lines)?;
+    let seen = verify_all(file, &members, &lines, go_on)?;
 
     let names: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
     let scripts: Vec<&EntryPoint> = console_scripts.iter().chain(&gui_scripts).collect();
     let places = layout::place(&names, filename, &dist_info, &scripts)?;
-    let mut anew = Anew { file, sidecar, position: 0, compressor: Compressor::default() };
+    let mut anew = Anew { file, sidecar, go_on, position: 0, compressor: Compressor::default() };
     let (files, left_out) = collect(&members, &seen, places, &mut anew)?;
     Ok(Contents {
         metadata,
@@ -172,6 +174,7 @@ fn verify_all(
     file: &File,
     members: &[&Member],
     lines: &HashMap<String, Line>,
+    go_on: GoOn<'_>,
 ) -> Result<Vec<Seen>, WheelError> {
     let mut order: Vec<usize> = (0..members.len()).collect();
     order.sort_by_key(|&at| std::cmp::Reverse(members[at].packed.size));
@@ -181,7 +184,7 @@ fn verify_all(
         let mut done = Vec::new();
         while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             let member = members[at];
-            done.push((at, verify(file, member, lines.get(&member.name), &mut buffer)));
+            done.push((at, verify(file, member, lines.get(&member.name), &mut buffer, go_on)));
         }
         done
     };
@@ -201,7 +204,13 @@ fn verify_all(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-fn verify(file: &File, member: &Member, line: Option<&Line>, buffer: &mut [u8]) -> Result<Seen, WheelError> {
+fn verify(
+    file: &File,
+    member: &Member,
+    line: Option<&Line>,
+    buffer: &mut [u8],
+    go_on: GoOn<'_>,
+) -> Result<Seen, WheelError> {
     let mismatch = |what| WheelError::RecordMismatch { member: member.name.clone(), what };
     if line.and_then(|line| line.size).is_some_and(|size| size != member.packed.size) {
         return Err(mismatch("size"));
@@ -211,6 +220,7 @@ fn verify(file: &File, member: &Member, line: Option<&Line>, buffer: &mut [u8]) 
     let mut longer = Longer::for_line(line);
     let mut start = Vec::<u8>::with_capacity(SHEBANG.len());
     loop {
+        go_on.check()?;
         let count = match content.read(buffer) {
             Ok(0) => break,
             Ok(count) => count,
@@ -274,6 +284,7 @@ fn is_executable(mode: Option<u32>) -> bool {
 struct Anew<'a> {
     file: &'a File,
     sidecar: &'a mut dyn Write,
+    go_on: GoOn<'a>,
     position: u64,
     compressor: Compressor,
 }
@@ -288,6 +299,7 @@ impl Anew<'_> {
         {
             return Ok(as_is);
         }
+        self.go_on.check()?;
         let content = member
             .read(self.file)
             .map_err(|source| WheelError::Content { member: member.name.clone(), source })?;

@@ -7,13 +7,14 @@
 use lbx_archive::{COMPRESSOR, Method, Packed};
 use sha2::{Digest as _, Sha256};
 
+use crate::Digest;
 use crate::import::Contents;
 use crate::layout::{Kind, LeftOut, LeftOutReason};
 use crate::metadata::{EntryPoint, Metadata};
 use crate::wheel::{InstalledFile, Location};
 
 /// The form, counted up whenever it or the meaning of its content changes.
-const HEADER: &[u8] = b"lbx wheel index 1\n";
+const HEADER: &[u8] = b"lbx wheel index 2\n";
 
 /// What must still be true of the files beside an index for it to speak of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,12 +25,13 @@ pub(crate) struct Stamp {
     pub(crate) modified: u64,
 }
 
-/// An index: the wheel's file name, the stamps of the wheel and the sidecar, and the contents.
+/// An index: the wheel's file name, the stamps of the wheel and the sidecar, the sidecar's SHA-256, and the contents.
+/// The wheel's SHA-256 is the name of the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Index {
     pub(crate) filename: String,
     pub(crate) wheel: Stamp,
-    pub(crate) sidecar: Option<Stamp>,
+    pub(crate) sidecar: Option<(Stamp, Digest)>,
     pub(crate) contents: Contents,
 }
 
@@ -39,7 +41,10 @@ impl Index {
         body.text(COMPRESSOR);
         body.text(&self.filename);
         body.stamp(self.wheel);
-        body.option(self.sidecar, Sink::stamp);
+        body.option(self.sidecar, |sink, (stamp, digest)| {
+            sink.stamp(stamp);
+            sink.bytes.extend_from_slice(&digest.0);
+        });
         body.contents(&self.contents);
         let mut bytes = HEADER.to_vec();
         bytes.extend_from_slice(&Sha256::digest(&body.bytes));
@@ -60,7 +65,7 @@ impl Index {
         let index = Self {
             filename: body.text()?,
             wheel: body.stamp()?,
-            sidecar: body.option(Bytes::stamp)?,
+            sidecar: body.option(|bytes| Some((bytes.stamp()?, Digest(bytes.take(32)?.try_into().ok()?))))?,
             contents: body.contents()?,
         };
         body.rest.is_empty().then_some(index)

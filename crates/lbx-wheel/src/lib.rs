@@ -23,13 +23,14 @@
 //!
 //! Modules: `filename` and `tags` (PEP 427, 425, 600), `version` (PEP 440, for comparing), `metadata` (METADATA,
 //! WHEEL, entry_points.txt), `record` (RECORD), `layout` (pip's mapping), `import` (all of them over one archive),
-//! `index` (the stored form), `store`.
+//! `index` (the stored form), `interrupt`, `store`.
 
 mod digest;
 mod error;
 mod filename;
 mod import;
 mod index;
+mod interrupt;
 mod layout;
 mod metadata;
 mod record;

@@ -3,6 +3,11 @@
 //! `ROOT/SHA256/` holds the wheel under its own name, the index, and the sidecar if there is one. It is made under a
 //! temporary name and renamed. An index that does not verify is made anew from the wheel, and a wheel that does not
 //! have its digest any more counts as absent.
+//!
+//! How much is believed: [`WheelStore::get`] goes by sizes and times, which show every change but one that hides (a
+//! failing disk, a program that sets times). [`WheelStore::add`] has the right bytes at hand, so it hashes what is
+//! stored and replaces what differs, file by file, by rename: a name in the store never disappears under a reader,
+//! and whatever version of a file a reader opens, its place in it is the same.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -11,22 +16,26 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lbx_archive::Limits;
+use lbx_archive::{Archive, Limits};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::import::{Contents, import};
 use crate::index::{Index, Stamp};
+use crate::interrupt::GoOn;
 use crate::{Digest, Wheel, WheelError, WheelFilename};
 
 /// The index's and the sidecar's file names; another compressor or form has others, so that versions of lbx can
 /// share a store.
-const INDEX: &str = "index-1-libdeflate-1.26.1-6";
-const SIDECAR: &str = "sidecar-1-libdeflate-1.26.1-6";
+const INDEX: &str = "index-2-libdeflate-1.26.1-6";
+const SIDECAR: &str = "sidecar-2-libdeflate-1.26.1-6";
 /// The start of the names of directories that are being made.
 const TEMPORARY: &str = ".new-";
 /// Locked shared while a directory is being made, exclusively while leftovers are removed.
 const LOCK: &str = ".lock";
+/// Locked exclusively while finished files are moved to where readers look for them, so that an index never comes to
+/// stand beside another process's files. Not held while anything is hashed.
+const PUBLISH_LOCK: &str = ".publish-lock";
 /// The most bytes of a wheel. Lambda takes a tenth of it; the rest is for wheels that are pruned. Without a limit,
 /// build code could leave a sparse file behind that takes hours to hash.
 const LARGEST_WHEEL: u64 = 2 << 30;
@@ -54,40 +63,71 @@ impl WheelStore {
     ///
     /// The file is copied, and may be gone afterwards. Several threads and processes may add at the same time, the
     /// same wheel as well. Nothing is left behind when the wheel is refused.
+    ///
+    /// When the wheel is in the store already, the stored files are hashed and, if they are not what they were,
+    /// replaced; so what is returned has the right bytes whatever happened to the store.
     pub fn add(&self, path: &Path) -> Result<Arc<Wheel>, WheelError> {
-        self.try_add(path)
-            .map_err(|reason| WheelError::Refused { path: path.to_owned(), reason: Box::new(reason) })
+        self.add_with(path, &|| true)
     }
 
-    fn try_add(&self, path: &Path) -> Result<Arc<Wheel>, WheelError> {
+    /// [`WheelStore::add`] that can be stopped: `go_on` is asked again and again while bytes are read, many times a
+    /// second and from several threads. Once it returns `false`, so should it from then on, and the error is
+    /// [`WheelError::Interrupted`] with nothing left behind.
+    pub fn add_with(&self, path: &Path, go_on: &(dyn Fn() -> bool + Sync)) -> Result<Arc<Wheel>, WheelError> {
+        self.try_add(path, GoOn(go_on)).map_err(|reason| match reason {
+            WheelError::Interrupted => reason,
+            _ => WheelError::Refused { path: path.to_owned(), reason: Box::new(reason) },
+        })
+    }
+
+    fn try_add(&self, path: &Path, go_on: GoOn<'_>) -> Result<Arc<Wheel>, WheelError> {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let filename: WheelFilename = name.parse()?;
+        // Before it is opened: opening a pipe waits for someone to write to it.
+        if !fs_err::metadata(path)?.is_file() {
+            return Err(WheelError::NotAFile);
+        }
         let source = fs_err::File::open(path)?;
         let size = source.metadata()?.len();
         if size > LARGEST_WHEEL {
             return Err(WheelError::TooLarge { size, limit: LARGEST_WHEEL });
         }
-        let digest = hash(source.file())?;
-        let wheel = match self.get(digest)? {
-            Some(wheel) => wheel,
-            None => self.insert(path, digest, &filename)?,
+        // Cheap, and what it refuses (holes, for one: no byte may be outside the members) is neither hashed nor copied.
+        // The blocks that a file takes would not tell: some file systems compress, or count them later.
+        Archive::open(source.file(), &self.limits)?;
+        let digest = hash(source.file(), go_on)?;
+        let wheel = match self.find(digest, go_on)? {
+            Some(wheel) if is_intact(&wheel, go_on)? => wheel,
+            Some(wheel) => {
+                tracing::warn!(%digest, "replacing a stored wheel that was changed");
+                // Under its old name, for those who have it open by that.
+                self.insert(path, digest, &wheel.filename, Taken::Replace, go_on)?
+            }
+            None => self.insert(path, digest, &filename, Taken::Keep, go_on)?,
         };
         if wheel.filename == filename {
             return Ok(wheel);
         }
         // The same bytes under another name: the tags are the new name's, and the rest has to fit it.
-        self.rename(&wheel, filename)
+        self.rename(&wheel, filename, go_on)
     }
 
     /// The wheel with this digest, if it is in the store.
+    ///
+    /// Fast: the stored files are known by size and time of modification, and hashed only when these differ. A change
+    /// that keeps both is not seen here, but by the next [`WheelStore::add`].
     pub fn get(&self, digest: Digest) -> Result<Option<Arc<Wheel>>, WheelError> {
+        self.find(digest, GoOn::ALWAYS)
+    }
+
+    fn find(&self, digest: Digest, go_on: GoOn<'_>) -> Result<Option<Arc<Wheel>>, WheelError> {
         if let Some(wheel) = self.loaded().get(&digest) {
             return Ok(Some(Arc::clone(wheel)));
         }
         let directory = self.directory(digest);
         let wheel = match load(&directory, digest)? {
             Some(wheel) => wheel,
-            None => match self.rebuild(&directory, digest)? {
+            None => match self.rebuild(&directory, digest, go_on)? {
                 Some(wheel) => wheel,
                 None => return Ok(None),
             },
@@ -108,40 +148,67 @@ impl WheelStore {
         self.root.join(digest.to_string())
     }
 
-    /// Copies, imports and publishes a wheel that is not in the store.
+    /// Copies, imports and publishes a wheel that is not in the store, or not as it was.
     fn insert(
         &self,
         path: &Path,
         digest: Digest,
         filename: &WheelFilename,
+        taken: Taken,
+        go_on: GoOn<'_>,
     ) -> Result<Arc<Wheel>, WheelError> {
         let (_lock, new) = self.new_directory()?;
         let copy = new.path().join(filename.to_string());
-        if copy_hashed(path, &copy)? != digest {
+        if copy_hashed(path, &copy, go_on)? != digest {
             return Err(WheelError::Changed { path: path.to_owned() });
         }
-        self.index(new.path(), filename)?;
+        let index = self.index(new.path(), filename, go_on)?;
+        let wheel = Arc::new(self.publish(new, index, digest, taken)?);
+        // In place of the one whose files were replaced, if there was one.
+        self.loaded().insert(digest, Arc::clone(&wheel));
+        Ok(wheel)
+    }
+
+    /// Moves a finished directory to where readers look for it.
+    fn publish(&self, new: TempDir, index: Index, digest: Digest, taken: Taken) -> Result<Wheel, WheelError> {
         let directory = self.directory(digest);
+        let filename: WheelFilename = index.filename.parse()?;
+        let _publishing = self.lock_publishing()?;
         match fs_err::rename(new.path(), &directory) {
             // It is no longer under its temporary name.
             Ok(()) => drop(new.keep()),
-            // Someone else was faster; theirs is as good.
-            Err(error) if is_taken(&error) => {}
+            Err(error) if is_taken(&error) => {
+                if taken == Taken::Keep
+                    && let Some(wheel) = load(&directory, digest)?
+                {
+                    // Someone else was faster; theirs is as good.
+                    return Ok(wheel);
+                }
+                fs_err::rename(new.path().join(&index.filename), directory.join(&index.filename))?;
+                publish_index(new.path(), &directory)?;
+            }
             Err(error) => return Err(error.into()),
         }
-        self.get(digest)?.ok_or(WheelError::Changed { path: directory })
+        Ok(index.into_wheel(&directory, digest, filename))
     }
 
     /// Makes sidecar and index beside the wheel in `directory`.
-    fn index(&self, directory: &Path, filename: &WheelFilename) -> Result<(), WheelError> {
+    fn index(
+        &self,
+        directory: &Path,
+        filename: &WheelFilename,
+        go_on: GoOn<'_>,
+    ) -> Result<Index, WheelError> {
         let wheel = fs_err::File::open(directory.join(filename.to_string()))?;
         let sidecar_path = directory.join(SIDECAR);
         let mut sidecar = BufWriter::new(fs_err::File::create(&sidecar_path)?);
-        let contents = import(wheel.file(), filename, &self.limits, &mut sidecar)?;
+        let contents = import(wheel.file(), filename, &self.limits, &mut sidecar, go_on)?;
         let sidecar = sidecar.into_inner().map_err(io::IntoInnerError::into_error)?;
         let sidecar = if contents.sidecar_size > 0 {
             sidecar.sync_data()?;
-            Some(stamp(sidecar.file())?)
+            // Read back rather than hashed on the way: it is small, and this is what will be read.
+            let digest = hash(fs_err::File::open(&sidecar_path)?.file(), go_on)?;
+            Some((stamp(sidecar.file())?, digest))
         } else {
             fs_err::remove_file(&sidecar_path)?;
             None
@@ -150,57 +217,84 @@ impl WheelStore {
         let mut file = fs_err::File::create(directory.join(INDEX))?;
         file.write_all(&index.to_bytes())?;
         file.sync_data()?;
-        Ok(())
+        Ok(index)
     }
 
     /// Makes the index of a stored wheel anew, because it is missing, damaged or of another form. `None`, and no
     /// wheel any more, if the wheel itself is damaged.
-    fn rebuild(&self, directory: &Path, digest: Digest) -> Result<Option<Wheel>, WheelError> {
-        let Some((path, filename)) = find_wheel(directory)? else { return Ok(None) };
-        tracing::debug!(%digest, "making the index of a stored wheel anew");
-        let (_lock, new) = self.new_directory()?;
-        let copy = new.path().join(filename.to_string());
-        // A hard link keeps size and times, which the index holds on to.
-        fs_err::hard_link(&path, &copy)?;
-        if hash(fs_err::File::open(&copy)?.file())? != digest {
-            tracing::warn!(%digest, "removing a stored wheel that was changed");
-            // By rename, so that no one finds half of it.
-            fs_err::rename(directory, new.path().join("damaged"))?;
-            return Ok(None);
+    fn rebuild(
+        &self,
+        directory: &Path,
+        digest: Digest,
+        go_on: GoOn<'_>,
+    ) -> Result<Option<Wheel>, WheelError> {
+        // Every turn but the last is one in which another process published something.
+        loop {
+            let Some((path, filename)) = find_wheel(directory)? else { return Ok(None) };
+            tracing::debug!(%digest, "making the index of a stored wheel anew");
+            let (_lock, new) = self.new_directory()?;
+            let copy = new.path().join(filename.to_string());
+            // A hard link keeps size and times, which the index holds on to, and the file, if it is replaced.
+            match fs_err::hard_link(&path, &copy) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                linked => linked?,
+            }
+            let file = fs_err::File::open(&copy)?;
+            let intact = has_digest(file.file(), digest, go_on)?;
+            let index = intact.then(|| self.index(new.path(), &filename, go_on)).transpose()?;
+            let _publishing = self.lock_publishing()?;
+            if let Some(wheel) = load(directory, digest)? {
+                return Ok(Some(wheel));
+            }
+            if !is_same_file(file.file(), &path)? {
+                continue;
+            }
+            let Some(index) = index else {
+                tracing::warn!(%digest, "removing a stored wheel that was changed");
+                // By rename, so that no one finds half of it.
+                fs_err::rename(directory, new.path().join("damaged"))?;
+                return Ok(None);
+            };
+            publish_index(new.path(), directory)?;
+            return Ok(Some(index.into_wheel(directory, digest, filename)));
         }
-        self.index(new.path(), &filename)?;
-        // The index last: until it is there, no one looks at the sidecar.
-        if new.path().join(SIDECAR).try_exists()? {
-            fs_err::rename(new.path().join(SIDECAR), directory.join(SIDECAR))?;
-        }
-        fs_err::rename(new.path().join(INDEX), directory.join(INDEX))?;
-        load(directory, digest)
     }
 
     /// The same wheel under another file name, not stored under it.
-    fn rename(&self, wheel: &Wheel, filename: WheelFilename) -> Result<Arc<Wheel>, WheelError> {
+    fn rename(
+        &self,
+        wheel: &Wheel,
+        filename: WheelFilename,
+        go_on: GoOn<'_>,
+    ) -> Result<Arc<Wheel>, WheelError> {
         let file = fs_err::File::open(&wheel.path)?;
         // What depends on the name is checked by doing it again; the sidecar comes out the same.
-        let contents = import(file.file(), &filename, &self.limits, &mut io::sink())?;
+        let contents = import(file.file(), &filename, &self.limits, &mut io::sink(), go_on)?;
         let paths = (wheel.path.clone(), wheel.sidecar.clone());
         Ok(Arc::new(assemble(wheel.digest, filename, contents, paths)))
     }
 
     /// A directory to fill, and the lock that keeps others from taking it for a leftover.
     fn new_directory(&self) -> Result<(File, TempDir), WheelError> {
-        let lock = self.lock_file()?;
+        let lock = self.lock_file(LOCK)?;
         lock.lock_shared()?;
         let new = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(&self.root)?;
         Ok((lock.into_file(), new))
     }
 
-    fn lock_file(&self) -> Result<fs_err::File, WheelError> {
-        Ok(fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(self.root.join(LOCK))?)
+    fn lock_publishing(&self) -> Result<fs_err::File, WheelError> {
+        let lock = self.lock_file(PUBLISH_LOCK)?;
+        lock.lock()?;
+        Ok(lock)
+    }
+
+    fn lock_file(&self, name: &str) -> Result<fs_err::File, WheelError> {
+        Ok(fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(self.root.join(name))?)
     }
 
     /// Removes directories that no one is filling: if the lock can be had, all of them.
     fn remove_leftovers(&self) -> Result<(), WheelError> {
-        let lock = self.lock_file()?;
+        let lock = self.lock_file(LOCK)?;
         if lock.file().try_lock().is_err() {
             return Ok(());
         }
@@ -224,7 +318,6 @@ fn load(directory: &Path, digest: Digest) -> Result<Option<Wheel>, WheelError> {
     let Some(index) = Index::from_bytes(&bytes) else { return Ok(None) };
     let Ok(filename) = index.filename.parse::<WheelFilename>() else { return Ok(None) };
     let wheel_path = directory.join(&index.filename);
-    let sidecar_path = index.sidecar.map(|_| directory.join(SIDECAR));
     let unchanged = |path: &Path, expected: Stamp| match fs_err::File::open(path) {
         Ok(file) => Ok(stamp(file.file())? == expected),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -233,19 +326,62 @@ fn load(directory: &Path, digest: Digest) -> Result<Option<Wheel>, WheelError> {
     if !unchanged(&wheel_path, index.wheel)? {
         return Ok(None);
     }
-    if let (Some(path), Some(expected)) = (&sidecar_path, index.sidecar)
-        && !unchanged(path, expected)?
+    if let Some((expected, _)) = index.sidecar
+        && !unchanged(&directory.join(SIDECAR), expected)?
     {
         return Ok(None);
     }
-    Ok(Some(assemble(digest, filename, index.contents, (wheel_path, sidecar_path))))
+    Ok(Some(index.into_wheel(directory, digest, filename)))
+}
+
+/// What to do with a stored wheel that is in the way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// Keep it if its index speaks of it.
+    Keep,
+    /// Replace it: it was seen to be damaged.
+    Replace,
+}
+
+impl Index {
+    /// The wheel that this index describes, in its directory.
+    fn into_wheel(self, directory: &Path, digest: Digest, filename: WheelFilename) -> Wheel {
+        let path = directory.join(&self.filename);
+        let sidecar = self.sidecar.map(|(_, digest)| (directory.join(SIDECAR), digest));
+        assemble(digest, filename, self.contents, (path, sidecar))
+    }
+}
+
+/// Whether the stored files have their digests, by reading them.
+fn is_intact(wheel: &Wheel, go_on: GoOn<'_>) -> Result<bool, WheelError> {
+    let has = |path: &Path, digest: Digest| match fs_err::File::open(path) {
+        Ok(file) => has_digest(file.file(), digest, go_on),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(WheelError::from(error)),
+    };
+    if !has(&wheel.path, wheel.digest)? {
+        return Ok(false);
+    }
+    match &wheel.sidecar {
+        Some((path, digest)) => has(path, *digest),
+        None => Ok(true),
+    }
+}
+
+/// Moves sidecar and index to where readers look for them. The publish lock is held.
+fn publish_index(from: &Path, to: &Path) -> Result<(), WheelError> {
+    // The index last: until it is there, no one looks at the sidecar.
+    if from.join(SIDECAR).try_exists()? {
+        fs_err::rename(from.join(SIDECAR), to.join(SIDECAR))?;
+    }
+    Ok(fs_err::rename(from.join(INDEX), to.join(INDEX))?)
 }
 
 fn assemble(
     digest: Digest,
     filename: WheelFilename,
     contents: Contents,
-    (path, sidecar): (PathBuf, Option<PathBuf>),
+    (path, sidecar): (PathBuf, Option<(PathBuf, Digest)>),
 ) -> Wheel {
     let Contents {
         metadata, root_is_purelib, dist_info, console_scripts, gui_scripts, files, left_out, ..
@@ -293,32 +429,57 @@ fn stamp(file: &File) -> io::Result<Stamp> {
     Ok(Stamp { size: metadata.len(), modified: u64::try_from(nanoseconds).unwrap_or(0) })
 }
 
-/// SHA-256 of a file from its current position.
-fn hash(mut file: &File) -> Result<Digest, WheelError> {
-    let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Digest(sha256.finalize().into())),
-            count => sha256.update(&buffer[..count]),
-        }
+/// Whether `path` is the name of this very file.
+fn is_same_file(file: &File, path: &Path) -> Result<bool, WheelError> {
+    let ours = file.metadata()?;
+    match fs_err::metadata(path) {
+        Ok(theirs) => Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
+/// Whether a stored file is what it was.
+fn has_digest(file: &File, digest: Digest, go_on: GoOn<'_>) -> Result<bool, WheelError> {
+    match hash(file, go_on) {
+        Ok(found) => Ok(found == digest),
+        // It was not when it was stored.
+        Err(WheelError::TooLarge { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// SHA-256 of a file from its current position.
+fn hash(file: &File, go_on: GoOn<'_>) -> Result<Digest, WheelError> {
+    transfer(file, io::sink(), go_on)
+}
+
 /// Copies a file, and returns the SHA-256 of what was copied.
-fn copy_hashed(from: &Path, to: &Path) -> Result<Digest, WheelError> {
-    let mut source = fs_err::File::open(from)?;
+fn copy_hashed(from: &Path, to: &Path, go_on: GoOn<'_>) -> Result<Digest, WheelError> {
+    let source = fs_err::File::open(from)?;
     let mut target = fs_err::File::create_new(to)?;
+    let digest = transfer(source, &mut target, go_on)?;
+    target.sync_data()?;
+    Ok(digest)
+}
+
+/// Copies all that is left to read, and returns its SHA-256.
+fn transfer(mut source: impl Read, mut target: impl Write, go_on: GoOn<'_>) -> Result<Digest, WheelError> {
     let mut sha256 = Sha256::new();
     let mut buffer = vec![0; BUFFER];
+    let mut size = 0;
     loop {
+        go_on.check()?;
         let count = source.read(&mut buffer)?;
         if count == 0 {
-            break;
+            return Ok(Digest(sha256.finalize().into()));
+        }
+        // The size was checked, but a file may grow while it is read.
+        size += count as u64;
+        if size > LARGEST_WHEEL {
+            return Err(WheelError::TooLarge { size, limit: LARGEST_WHEEL });
         }
         sha256.update(&buffer[..count]);
         target.write_all(&buffer[..count])?;
     }
-    target.sync_data()?;
-    Ok(Digest(sha256.finalize().into()))
 }

@@ -32,7 +32,8 @@ pub struct Wheel {
     /// What pip does not install.
     pub left_out: Vec<LeftOut>,
     pub(crate) path: PathBuf,
-    pub(crate) sidecar: Option<PathBuf>,
+    /// The file beside the wheel, and its SHA-256.
+    pub(crate) sidecar: Option<(PathBuf, Digest)>,
 }
 
 /// One file of the tree that a wheel installs.
@@ -82,7 +83,7 @@ impl Wheel {
         let open = |path: &PathBuf| Ok::<_, WheelError>(Arc::new(fs_err::File::open(path)?.into_file()));
         let wheel = open(&self.path)?;
         // Without a sidecar no location points there.
-        let sidecar = self.sidecar.as_ref().map_or_else(|| Ok(Arc::clone(&wheel)), open)?;
+        let sidecar = self.sidecar.as_ref().map_or_else(|| Ok(Arc::clone(&wheel)), |(path, _)| open(path))?;
         Ok(OpenWheel { wheel, sidecar })
     }
 

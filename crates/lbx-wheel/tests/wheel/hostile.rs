@@ -246,3 +246,31 @@ fn a_file_that_is_far_too_large_is_refused_without_being_read() {
     // Reading a terabyte takes minutes on any machine; this is no measurement.
     assert!(start.elapsed().as_secs() < 30);
 }
+
+#[test]
+fn a_sparse_file_below_the_limit_is_refused_without_being_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sparse-1-py3-none-any.whl");
+    fs_err::File::create(&path).unwrap().set_len(2 << 30).unwrap();
+    let root = directory.path().join("store");
+    let store = WheelStore::open(&root).unwrap();
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let go_on = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < u32::MAX;
+    let error = store.add_with(&path, &go_on).unwrap_err();
+    let WheelError::Refused { reason, .. } = error else { panic!("{error:?}") };
+    assert!(matches!(*reason, WheelError::Archive(lbx_archive::ReadError::NoEnd)), "{reason:?}");
+    // It is asked once for every read.
+    assert_eq!(asked.into_inner(), 0);
+}
+
+#[test]
+fn what_is_not_a_file_is_refused_without_being_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = WheelStore::open(&directory.path().join("store")).unwrap();
+    // Reading it would never end.
+    let path = directory.path().join("zero-1-py3-none-any.whl");
+    fs_err::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    let error = store.add(&path).unwrap_err();
+    let WheelError::Refused { reason, .. } = error else { panic!("{error:?}") };
+    assert!(matches!(*reason, WheelError::NotAFile), "{reason:?}");
+}

@@ -3,9 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use lbx_archive::{Archive, Limits, Method, Timestamp};
-use lbx_wheel::{Kind, Location, Wheel, WheelStore};
+use lbx_wheel::{Kind, Location, Wheel, WheelError, WheelStore};
 
 use crate::craft::{Craft, DIST_INFO};
 
@@ -237,7 +238,7 @@ fn many_adds_at_once_give_one_wheel() {
     assert!(digests.iter().all(|digest| *digest == digests[0]));
     let names: Vec<_> =
         fs_err::read_dir(fixture.root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 2, "the lock and the wheel: {names:?}");
+    assert_eq!(names.len(), 3, "the locks and the wheel: {names:?}");
 }
 
 #[test]
@@ -260,4 +261,133 @@ fn the_mode_of_the_added_file_does_not_matter() {
     let fixture = Fixture::new(&sample());
     fs_err::set_permissions(&fixture.wheel, std::fs::Permissions::from_mode(0o400)).unwrap();
     fixture.store().add(&fixture.wheel).unwrap();
+}
+
+/// Flips a bit of every byte in the file's middle, and leaves size and times as they were.
+fn flip_unseen(path: &Path) {
+    let modified = fs_err::metadata(path).unwrap().modified().unwrap();
+    let mut bytes = fs_err::read(path).unwrap();
+    let len = bytes.len();
+    for byte in &mut bytes[len / 4..len / 2] {
+        *byte ^= 1;
+    }
+    fs_err::write(path, bytes).unwrap();
+    let file = fs_err::OpenOptions::new().write(true).open(path).unwrap();
+    file.file().set_modified(modified).unwrap();
+}
+
+/// Damage that size and times do not show: `get` does not see it, and the next `add` makes it good.
+fn assert_add_repairs(name: &str, same_store: bool) {
+    let fixture = Fixture::new(&sample());
+    let first = fixture.store();
+    let before = first.add(&fixture.wheel).unwrap();
+    let bytes = pack(&before);
+    flip_unseen(&fixture.stored(name));
+    assert_ne!(pack(&fixture.store().get(before.digest).unwrap().unwrap()), bytes, "the damage counts");
+
+    let store = if same_store { first } else { fixture.store() };
+    let after = store.add(&fixture.wheel).unwrap();
+    assert_eq!(pack(&after), bytes);
+    assert_eq!(before.files, after.files);
+    // And for everyone: the one who has it in memory, and the next one.
+    assert_eq!(pack(&before), bytes);
+    assert_eq!(pack(&store.get(before.digest).unwrap().unwrap()), bytes);
+    assert_eq!(pack(&fixture.store().get(before.digest).unwrap().unwrap()), bytes);
+}
+
+#[test]
+fn add_repairs_a_stored_wheel_that_was_changed_unseen() {
+    assert_add_repairs("foo_bar", false);
+    assert_add_repairs("foo_bar", true);
+}
+
+#[test]
+fn add_repairs_a_sidecar_that_was_changed_unseen() {
+    assert_add_repairs("sidecar", false);
+    assert_add_repairs("sidecar", true);
+}
+
+#[test]
+fn add_repairs_what_was_removed() {
+    for name in ["foo_bar", "sidecar", "index"] {
+        let fixture = Fixture::new(&sample());
+        let store = fixture.store();
+        let before = store.add(&fixture.wheel).unwrap();
+        let bytes = pack(&before);
+        for store in [fixture.store(), store] {
+            fs_err::remove_file(fixture.stored(name)).unwrap();
+            assert_eq!(pack(&store.add(&fixture.wheel).unwrap()), bytes, "{name}");
+        }
+        assert_eq!(pack(&fixture.store().get(before.digest).unwrap().unwrap()), bytes, "{name}");
+    }
+}
+
+#[test]
+fn a_repair_under_another_name_keeps_the_stored_name() {
+    let fixture = Fixture::new(&sample());
+    let first = fixture.store().add(&fixture.wheel).unwrap();
+    let bytes = pack(&first);
+    flip_unseen(&fixture.stored("foo_bar"));
+    let other = fixture.directory.path().join("foo_bar-1.0-1-py38-none-any.whl");
+    fs_err::copy(&fixture.wheel, &other).unwrap();
+    let second = fixture.store().add(&other).unwrap();
+    assert_eq!(second.filename.python, ["py38"]);
+    assert_eq!(pack(&second), bytes);
+    assert_eq!(pack(&first), bytes);
+    assert_eq!(fixture.store().get(first.digest).unwrap().unwrap().filename, first.filename);
+}
+
+#[test]
+fn many_repairs_at_once_give_one_wheel() {
+    let fixture = Fixture::new(&sample());
+    let before = fixture.store().add(&fixture.wheel).unwrap();
+    let bytes = pack(&before);
+    for name in ["foo_bar", "sidecar"] {
+        flip_unseen(&fixture.stored(name));
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    assert_eq!(pack(&fixture.store().add(&fixture.wheel).unwrap()), bytes);
+                    let found = fixture.store().get(before.digest).unwrap().expect("it is never absent");
+                    assert_eq!(pack(&found), bytes);
+                });
+            }
+        });
+        let names = fs_err::read_dir(before.path().parent().unwrap()).unwrap().count();
+        assert_eq!(names, 3, "wheel, sidecar, index");
+    }
+}
+
+#[test]
+fn an_add_can_be_interrupted_anywhere_and_leaves_nothing_behind() {
+    // Several reads of the file, and several of the larger member.
+    let noise: Vec<u8> = (0..3u32 << 20).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
+    let fixture = Fixture::new(&sample().file_with("foo/big", noise, 0o100_644, true));
+    let asked = AtomicU32::new(0);
+    let add = |store: &WheelStore, stop_at: u32| {
+        asked.store(0, Ordering::Relaxed);
+        store.add_with(&fixture.wheel, &|| asked.fetch_add(1, Ordering::Relaxed) < stop_at)
+    };
+    let store = fixture.store();
+    for stop_at in (0..).step_by(3) {
+        match add(&store, stop_at) {
+            Err(WheelError::Interrupted) => {}
+            Ok(_) => break,
+            Err(other) => panic!("{other:?}"),
+        }
+        let left = fs_err::read_dir(fixture.root()).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = left.filter(|name| !name.to_string_lossy().ends_with("lock")).collect();
+        assert!(left.is_empty(), "left behind at {stop_at}: {left:?}");
+    }
+    let first = asked.load(Ordering::Relaxed);
+    assert!(first > 20, "hashing, copying and verifying ask: {first}");
+    // A wheel that is there is hashed as well.
+    assert!(matches!(add(&store, 4), Err(WheelError::Interrupted)));
+    add(&store, u32::MAX).unwrap();
+    assert!(asked.load(Ordering::Relaxed) < first);
+    // And so is one whose index is made anew.
+    fs_err::remove_file(fixture.stored("index")).unwrap();
+    let asked_to_hash = 5;
+    assert!(matches!(add(&fixture.store(), asked_to_hash + 1), Err(WheelError::Interrupted)));
+    assert!(add(&fixture.store(), u32::MAX).is_ok());
 }

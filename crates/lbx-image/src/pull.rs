@@ -211,7 +211,7 @@ impl Context {
             Some(expected) => Err(Error::SizeMismatch { what: what.clone(), expected, found }),
             None => Ok(()),
         };
-        if let Some(bytes) = self.store.read_document(digest, MANIFEST_LIMIT)? {
+        if let Some(bytes) = self.whole(self.store.read_document(digest, MANIFEST_LIMIT))? {
             check(bytes.len() as u64)?;
             return manifest::parse(&what, &bytes, media_type);
         }
@@ -258,7 +258,7 @@ impl Context {
         if descriptor.size > CONFIG_LIMIT {
             return Err(Error::TooLarge { what, limit: CONFIG_LIMIT });
         }
-        let bytes = match self.store.read_document(&descriptor.digest, CONFIG_LIMIT)? {
+        let bytes = match self.whole(self.store.read_document(&descriptor.digest, CONFIG_LIMIT))? {
             Some(bytes) => bytes,
             None => self.fetch_config(descriptor, &what).await?,
         };
@@ -301,6 +301,18 @@ impl Context {
 
     fn online(&self, what: &str) -> Result<(), Error> {
         if self.options.offline { Err(Error::Offline { what: what.to_owned() }) } else { Ok(()) }
+    }
+
+    /// What the store has, where what can't be read counts as absent: the registry has it whole, and what is fetched
+    /// replaces it. Without a registry, the error says what to remove.
+    fn whole<T>(&self, found: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+        match found {
+            Err(error) if !self.options.offline => {
+                tracing::debug!(error = one_line(&error), "made anew");
+                Ok(None)
+            }
+            found => found,
+        }
     }
 
     fn what(&self, digest: &Digest) -> String {
@@ -401,7 +413,7 @@ struct Job {
 
 impl Job {
     async fn run(&self) -> Result<StoredLayer, Error> {
-        let (stored, origin) = match self.context.store.layer(&self.diff_id)? {
+        let (stored, origin) = match self.context.whole(self.context.store.layer(&self.diff_id))? {
             Some(stored) => (stored, Origin::Cached),
             None if self.context.store.has_blob(&self.layer.digest, self.layer.size) => {
                 match self.unpack().await {
@@ -513,7 +525,7 @@ impl UnpackWork {
             }
             source => Error::Unpack { layer: self.layer.digest.clone(), source },
         })?;
-        self.store.commit_layer(&directory, &self.diff_id, &record)?;
+        self.store.commit_layer(&self.scratch, &directory, &self.diff_id, &record)?;
         let stored = self.store.layer(&self.diff_id)?;
         stored.ok_or_else(|| Error::Store {
             path: self.store.root().to_path_buf(),

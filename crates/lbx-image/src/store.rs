@@ -14,6 +14,8 @@
 //! written yet; blobs, which trees can be made from again, are synced before their rename.
 //!
 //! Two processes that make the same thing both make it; the second rename finds it there and drops its own.
+//!
+//! What was damaged afterwards counts as absent while there is a registry to ask: it is made anew and replaced.
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -111,14 +113,21 @@ impl Store {
         let directory = self.layer_path(diff_id);
         let path = directory.join("layer.json");
         let Some(bytes) = optional(fs::read(&path))? else { return Ok(None) };
+        let damaged = |problem: String| Error::Damaged { path: directory.clone(), problem };
         let record = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Damaged { path: directory.clone(), problem: error.to_string() })?;
-        Ok(Some(StoredLayer { tree: directory.join("tree"), record }))
+            .map_err(|error| damaged(format!("its record cannot be read: {error}")))?;
+        let tree = directory.join("tree");
+        if !optional(fs::symlink_metadata(&tree))?.is_some_and(|found| found.is_dir()) {
+            return Err(damaged("it has no tree".to_owned()));
+        }
+        Ok(Some(StoredLayer { tree, record }))
     }
 
-    /// Moves `work` (a directory under `tmp/` with a `tree/`) to its place, with its record.
+    /// Moves `work` (a directory under `tmp/` with a `tree/`) to its place, with its record. A damaged layer that is
+    /// there makes room.
     pub(crate) fn commit_layer(
         &self,
+        scratch: &Scratch,
         work: &Path,
         diff_id: &Digest,
         record: &LayerRecord,
@@ -126,7 +135,15 @@ impl Store {
         let path = work.join("layer.json");
         let bytes = serde_json::to_vec(record).map_err(io::Error::from)?;
         fs::write(&path, bytes).map_err(|error| Error::writing(&path, error))?;
-        rename_directory(work, &self.layer_path(diff_id))
+        let target = self.layer_path(diff_id);
+        rename_directory(work, &target)?;
+        // Whatever is whole there was made by this process or, faster, by another. Only what is known to be damaged
+        // is moved, and only now that there is something better.
+        if !matches!(self.layer(diff_id), Ok(Some(_))) {
+            optional(fs::rename(&target, scratch.path("damaged")))?;
+            rename_directory(work, &target)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn flat_path(&self, key: &Digest) -> PathBuf {

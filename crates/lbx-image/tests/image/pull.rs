@@ -1,5 +1,6 @@
 //! Pulls from a real registry and from memory: what is fetched, what is kept, and what is asked again.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use fs_err as fs;
@@ -168,6 +169,81 @@ async fn a_blob_that_rotted_in_the_store_is_fetched_again() {
     let second =
         lbx_image::pull_from(&registry, &home.store, &pinned, &options(), &|_| ()).await.expect("a pull");
     assert_eq!(second, first);
+}
+
+/// Pulls, damages something of the store, and pulls again: offline it is named, online it is repaired.
+async fn repaired_after(damage: impl Fn(&Home, &lbx_image::Image) -> PathBuf) {
+    let (home, image) = (Home::new(), image("amd64"));
+    let registry = Arc::new(Registry::Memory(memory(&image)));
+    let pinned = Reference::parse(&format!("registry.test/a@{}", image.digest())).expect("a reference");
+    let pull = async |options| lbx_image::pull_from(&registry, &home.store, &pinned, &options, &|_| ()).await;
+    let mut offline = options();
+    offline.offline = true;
+    let first = pull(options()).await.expect("a pull");
+    let trees: Vec<_> = first.layer_trees().into_iter().map(tree).collect();
+    let path = damage(&home, &first);
+    let error = pull(offline.clone()).await.expect_err("damaged, and nobody to ask");
+    assert!(matches!(&error, Error::Damaged { path: named, .. } if *named == path), "{error:?}");
+    assert!(error.hint().expect("a hint").contains(&format!("remove {}", path.display())));
+    assert_eq!(pull(options()).await.expect("repaired"), first);
+    assert_eq!(pull(offline).await.expect("whole again"), first);
+    assert_eq!(first.layer_trees().into_iter().map(tree).collect::<Vec<_>>(), trees);
+    assert_eq!(home.contents(), (4, 2, 0), "nothing is left of the damage");
+}
+
+#[tokio::test]
+async fn a_truncated_manifest_is_fetched_again_unless_offline() {
+    repaired_after(|home, image| {
+        let path = home.store.blob_path(&image.manifest_digest);
+        fs::write(&path, b"{").expect("damage");
+        path
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_emptied_configuration_is_fetched_again_unless_offline() {
+    repaired_after(|home, image| {
+        let path = home.store.blob_path(&image.config_digest);
+        fs::write(&path, b"").expect("damage");
+        path
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_layer_with_junk_for_a_record_is_unpacked_again_unless_offline() {
+    repaired_after(|_, image| {
+        let layer = image.layers[1].tree.parent().expect("a layer").to_path_buf();
+        fs::write(layer.join("layer.json"), b"junk").expect("damage");
+        fs::write(layer.join("tree/stray"), b"x").expect("damage");
+        layer
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_layer_without_its_tree_is_unpacked_again_unless_offline() {
+    repaired_after(|_, image| {
+        let layer = image.layers[0].tree.parent().expect("a layer").to_path_buf();
+        fs::remove_dir_all(layer.join("tree")).expect("damage");
+        layer
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_layer_without_its_record_is_replaced() {
+    let (home, image) = (Home::new(), image("amd64"));
+    let registry = Arc::new(Registry::Memory(memory(&image)));
+    let reference = Reference::parse("registry.test/a:1").expect("a reference");
+    let pull = async || lbx_image::pull_from(&registry, &home.store, &reference, &options(), &|_| ()).await;
+    let first = pull().await.expect("a pull");
+    let layer = first.layers[1].tree.parent().expect("a layer");
+    fs::remove_file(layer.join("layer.json")).expect("damage");
+    fs::write(layer.join("tree/stray"), b"x").expect("damage");
+    assert_eq!(pull().await.expect("repaired"), first);
+    assert!(!layer.join("tree/stray").exists());
 }
 
 #[tokio::test]

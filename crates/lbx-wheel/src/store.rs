@@ -92,8 +92,9 @@ impl WheelStore {
         if size > LARGEST_WHEEL {
             return Err(WheelError::TooLarge { size, limit: LARGEST_WHEEL });
         }
-        // Cheap, and what it refuses (holes, for one: no byte may be outside the members) is neither hashed nor copied.
-        // The blocks that a file takes would not tell: some file systems compress, or count them later.
+        // Cheap, and what it refuses is neither hashed nor copied: no byte may be outside the members, so a file of
+        // holes needs headers that own up to them. The blocks that a file takes would not tell, because some file
+        // systems compress, or count them later.
         Archive::open(source.file(), &self.limits)?;
         let digest = hash(source.file(), go_on)?;
         let wheel = match self.find(digest, go_on)? {

@@ -61,8 +61,8 @@ fn a_full_disk_under_the_store_is_named_and_nothing_half_written_stays() {
         &home,
         command.arg(registry.reference("python", "3.11")),
         SYSTEM,
-        "error: cannot get the image `127.0.0.1:[PORT]/python:3.11`: no space left for [ROOT]/cache/lbx/tmp/[WORK]/blob-3: failed to write to file `[ROOT]/cache/lbx/tmp/[WORK]/blob-3`: No space left on device (os error 28)\n\
-        hint: free some space on the file system of [ROOT]/cache/lbx/tmp/[WORK]/blob-3; nothing half-written was kept\n",
+        "error: cannot get the image `127.0.0.1:[PORT]/python:3.11`: no space left for the store [ROOT]/cache/lbx: No space left on device (os error 28)\n\
+        hint: free some space on its file system; nothing half-written was kept\n",
     );
 }
 

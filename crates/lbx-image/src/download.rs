@@ -169,8 +169,7 @@ impl Sink {
     async fn finish(self) -> Result<(PathBuf, Digest), Error> {
         drop(self.queue);
         let written = self.writer.await.map_err(io::Error::from)?;
-        let digest = written.map_err(|error| Error::writing(&self.path, error))?;
-        Ok((self.path, digest))
+        Ok((self.path, written?))
     }
 
     async fn failure(self) -> Error {

@@ -7,6 +7,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use crate::unpack::UnpackError;
 use crate::{Digest, Platform};
 
@@ -185,9 +187,9 @@ pub enum Error {
         problem: String,
     },
     /// No space left.
-    #[error("no space left for {}", path.display())]
+    #[error("no space left for the store {}", path.display())]
     DiskFull {
-        /// Where the bytes should have gone.
+        /// The store's root.
         path: PathBuf,
         /// The cause.
         source: io::Error,
@@ -248,25 +250,29 @@ impl Error {
                 "use a directory that belongs to you, is no symbolic link, and that nobody else can write to"
             }
             Self::Damaged { path, .. } => return Some(format!("remove {} and pull again", path.display())),
-            Self::DiskFull { path, .. } => {
-                return Some(format!(
-                    "free some space on the file system of {}; nothing half-written was kept",
-                    path.display()
-                ));
-            }
+            Self::DiskFull { .. } => "free some space on its file system; nothing half-written was kept",
             Self::Unpack { source, .. } => return source.hint(),
             _ => return None,
         };
         Some(text.to_owned())
     }
 
-    /// Wraps an I/O error that happened while something was written to `path`.
-    pub(crate) fn writing(path: &Path, source: io::Error) -> Self {
-        if is_disk_full(&source) {
-            Self::DiskFull { path: path.to_path_buf(), source }
-        } else {
-            Self::Io(source)
-        }
+    /// Names the store where there is no space left. Which file it was tells nobody anything: it is gone by then.
+    pub(crate) fn in_store(self, root: &Path) -> Self {
+        let source = match self {
+            Self::Io(source) | Self::Unpack { source: UnpackError::System { source, .. }, .. }
+                if is_disk_full(&source) =>
+            {
+                source
+            }
+            other => return other,
+        };
+        // As the system says it, without the file.
+        let errno = match source.kind() {
+            io::ErrorKind::QuotaExceeded => Errno::DQUOT,
+            _ => Errno::NOSPC,
+        };
+        Self::DiskFull { path: root.to_path_buf(), source: errno.into() }
     }
 }
 
@@ -319,6 +325,6 @@ impl fmt::Display for CertificateProblem {
     }
 }
 
-pub(crate) fn is_disk_full(error: &io::Error) -> bool {
+fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -25,6 +25,10 @@ const DIRECTORY: OFlags =
 ///
 /// This reads and writes files on the calling thread: call it off the async runtime.
 pub fn flatten(store: &Store, image: &Image) -> Result<PathBuf, Error> {
+    flatten_into(store, image).map_err(|error| error.in_store(store.root()))
+}
+
+fn flatten_into(store: &Store, image: &Image) -> Result<PathBuf, Error> {
     let ids: Vec<&str> = image.layers.iter().map(|layer| layer.diff_id.as_str()).collect();
     let key = Digest::of(ids.join("\n").as_bytes());
     let finished = store.flat_path(&key).join("tree");
@@ -34,7 +38,7 @@ pub fn flatten(store: &Store, image: &Image) -> Result<PathBuf, Error> {
     let scratch = store.scratch()?;
     let work = scratch.path("flat");
     let tree = work.join("tree");
-    fs_err::create_dir_all(&tree).map_err(|error| Error::writing(&tree, error))?;
+    fs_err::create_dir_all(&tree)?;
     for layer in &image.layers {
         let missing = || Error::Offline { what: format!("layer {}", layer.diff_id) };
         let stored = store.layer(&layer.diff_id)?.ok_or_else(missing)?;
@@ -48,7 +52,7 @@ pub fn flatten(store: &Store, image: &Image) -> Result<PathBuf, Error> {
 pub(crate) fn merge(layer: &StoredLayer, tree: &Path, resolver: Resolver) -> Result<(), Error> {
     let failed = |path: &Path, errno: Errno| {
         let error = io::Error::from(errno);
-        Error::writing(path, io::Error::new(error.kind(), format!("merge into {}: {error}", path.display())))
+        Error::Io(io::Error::new(error.kind(), format!("merge into {}: {error}", path.display())))
     };
     let open =
         |path: &Path| rustix::fs::open(path, DIRECTORY, Mode::empty()).map_err(|errno| failed(path, errno));

@@ -119,7 +119,7 @@ pub async fn pull_from(
     if result.is_err() {
         scratch.alone().await;
     }
-    result
+    result.map_err(|error| error.in_store(store.root()))
 }
 
 async fn run(context: Arc<Context>, observer: &(dyn Fn(Event) + Send + Sync)) -> Result<Image, Error> {
@@ -503,7 +503,7 @@ struct UnpackWork {
 impl UnpackWork {
     fn run(self) -> Result<StoredLayer, Error> {
         let directory = self.scratch.path("layer");
-        fs_err::create_dir(&directory).map_err(|error| Error::writing(&directory, error))?;
+        fs_err::create_dir(&directory)?;
         let step = Step::default();
         let index = self.index;
         let progress = |bytes| {
@@ -520,9 +520,6 @@ impl UnpackWork {
             unpack::unpack(&source, &directory.join("tree"), &self.limits, &progress, &self.cancelled);
         let record = unpacked.map_err(|error| match error {
             UnpackError::Cancelled => Error::Cancelled,
-            UnpackError::System { source, .. } if crate::error::is_disk_full(&source) => {
-                Error::DiskFull { path: directory.join("tree"), source }
-            }
             source => Error::Unpack { layer: self.layer.digest.clone(), source },
         })?;
         self.store.commit_layer(&self.scratch, &directory, &self.diff_id, &record)?;

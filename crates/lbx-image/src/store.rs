@@ -56,8 +56,12 @@ impl Store {
     ///
     /// `root` must belong to the caller, be no symbolic link, and not be writable by others; it is made 0700.
     pub fn open(root: &Path) -> Result<Self, Error> {
+        Self::open_or_make(root).map_err(|error| error.in_store(root))
+    }
+
+    fn open_or_make(root: &Path) -> Result<Self, Error> {
         if let Some(parent) = root.parent() {
-            fs::create_dir_all(parent).map_err(|error| Error::writing(parent, error))?;
+            fs::create_dir_all(parent)?;
         }
         make_private(root)?;
         check_root(root)?;
@@ -134,7 +138,7 @@ impl Store {
     ) -> Result<(), Error> {
         let path = work.join("layer.json");
         let bytes = serde_json::to_vec(record).map_err(io::Error::from)?;
-        fs::write(&path, bytes).map_err(|error| Error::writing(&path, error))?;
+        fs::write(&path, bytes)?;
         let target = self.layer_path(diff_id);
         rename_directory(work, &target)?;
         // Whatever is whole there was made by this process or, faster, by another. Only what is known to be damaged
@@ -176,6 +180,10 @@ impl Store {
 
     /// A directory of this process's own, removed when the last clone of it goes.
     pub fn scratch(&self) -> Result<Scratch, Error> {
+        self.make_scratch().map_err(|error| error.in_store(&self.root))
+    }
+
+    fn make_scratch(&self) -> Result<Scratch, Error> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         loop {
             let number = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -261,12 +269,9 @@ impl Drop for ScratchInner {
 
 fn write_file(scratch: &Scratch, path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let temporary = scratch.path("file");
-    let write = || {
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|error| Error::writing(&temporary, error))?;
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
     Ok(fs::rename(&temporary, path)?)
 }
 
@@ -275,7 +280,7 @@ fn lock_new(path: &Path) -> Result<Option<fs::File>, Error> {
     let file = match fs::OpenOptions::new().write(true).create_new(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
-        Err(error) => return Err(Error::writing(path, error)),
+        Err(error) => return Err(error.into()),
     };
     let locked = file.file().try_lock().is_ok() && file.metadata()?.nlink() > 0;
     Ok(locked.then_some(file))
@@ -310,8 +315,7 @@ fn make_private(path: &Path) -> Result<(), Error> {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(errno) => {
             let error = io::Error::from(errno);
-            let named = io::Error::new(error.kind(), format!("mkdir {}: {error}", path.display()));
-            Err(Error::writing(path, named))
+            Err(Error::Io(io::Error::new(error.kind(), format!("mkdir {}: {error}", path.display()))))
         }
     }
 }

@@ -4,7 +4,9 @@
 use lbx_testkit::command::{Home, run};
 use lbx_testkit::wheels::{Wheel, sdist};
 
-use crate::support::{HEAD, after_progress, fails, image, lbx_shared, nothing_left, same};
+use crate::support::{
+    HEAD, LBX, after_progress, fails, image, in_progress, lbx, lbx_shared, nothing_left, same,
+};
 
 /// The exit code when requirements do not resolve or build.
 const REQUIREMENTS: i32 = 6;
@@ -234,4 +236,22 @@ fn a_second_wheel_of_one_package_is_an_error_that_names_both() {
         hint: a package that is built from source left a wheel of another one: look at its build\n",
     );
     nothing_left(&home);
+}
+
+#[test]
+fn folders_that_build_code_leaves_closed_or_deep_are_removed() {
+    let Some(image) = image() else { return };
+    let home = built_by(
+        "    os.makedirs('/lbx/out/closed/a')\n    os.chmod('/lbx/out/closed', 0)\n    os.chdir('/lbx/out')\n    \
+         for _ in range(3000):\n        os.mkdir('d')\n        os.chdir('d')\n    \
+         return wheel(folder, 'evil', '1.0')\n",
+    );
+    let mut pull = lbx(&home, &["pull", "--quiet", &image]);
+    assert_eq!(run(&mut pull).code, 0);
+    // As few descriptors as most systems give: one for each level would not be enough.
+    let mut build = home.command("/bin/sh");
+    build.args(["-c", "ulimit -n 256 && exec \"$@\"", "sh", LBX, "build", "--image", &image]);
+    let ran = run(&mut build);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    in_progress(&home.cache().join("lbx"), &[]);
 }

@@ -4,13 +4,12 @@
 //! it leaves in its output folder is a stranger's work: it is collected after the sandbox is dead, and
 //! each wheel is verified before it is used.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lbx_plan::DependencySet;
 use lbx_sandbox::{Access, Bind, File, Network, Spec};
-use lbx_wheel::{Target, Wheel};
+use lbx_wheel::{Target, Wheel, WheelError};
 
 use crate::base::{self, Base};
 use crate::engine::Context;
@@ -90,20 +89,8 @@ impl WorkFolder {
 
 impl Drop for WorkFolder {
     fn drop(&mut self) {
-        make_removable(&self.0);
         // What stays is swept with the scratch folder by the next process.
-        let _ = fs_err::remove_dir_all(&self.0);
-    }
-}
-
-/// Gives their owner back the right to list and change folders. Links are not followed.
-fn make_removable(folder: &Path) {
-    let _ = fs_err::set_permissions(folder, std::fs::Permissions::from_mode(0o700));
-    let Ok(entries) = fs_err::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_removable(&entry.path());
-        }
+        let _ = lbx_image::remove_tree(&self.0);
     }
 }
 
@@ -245,7 +232,12 @@ fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
 
 fn add(context: &Context, out: &Path, name: &str) -> Result<Arc<Wheel>, Error> {
     context.cancel.check()?;
-    let wheel = context.wheels.add(&out.join(name)).map_err(|source| Error::wheel(name, source))?;
+    let go_on = || !context.cancel.is_cancelled();
+    let added = context.wheels.add_with(&out.join(name), &go_on);
+    let wheel = added.map_err(|source| match source {
+        WheelError::Interrupted => Error::Interrupted,
+        source => Error::wheel(name, source),
+    })?;
     wheel.allowed_on(&target(context)).map_err(|source| Error::WheelPlatform {
         name: name.to_owned(),
         runtime: context.plan.runtime.runtime.clone(),

@@ -24,7 +24,7 @@ const RULES: [Rule; 7] = [
 ];
 
 /// The floor of every crate that ships, and of those that do not.
-const FLOORS: [(&str, u8); 10] = [
+const FLOORS: [(&str, u8); 9] = [
     ("lbx-archive", 0),
     ("lbx-plan", 0),
     ("lbx-sandbox", 0),
@@ -35,7 +35,6 @@ const FLOORS: [(&str, u8); 10] = [
     // Tests and tasks stand beside the house.
     ("lbx-testkit", 0),
     ("xtask", 9),
-    ("lbx-fuzz", 9),
 ];
 
 /// What a crate never depends on.

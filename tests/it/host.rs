@@ -7,8 +7,11 @@ use lbx_testkit::command::{Home, run};
 use lbx_testkit::images::{Image, Layer, Tar};
 use lbx_testkit::registry::Registry;
 use lbx_testkit::standin::must_run;
+use lbx_testkit::wheels::Wheel;
 
-use crate::support::{LBX, after_progress, fails, image, in_progress, lbx, nothing_left, same, shared_store};
+use crate::support::{
+    HEAD, LBX, after_progress, fails, image, in_progress, lbx, nothing_left, same, shared_store,
+};
 
 /// The exit code when the operating system refuses something.
 const SYSTEM: i32 = 1;
@@ -72,7 +75,7 @@ fn a_full_disk_under_the_output_is_named_and_nothing_half_written_stays() {
     let home = Home::new();
     home.write("src/app.py", "");
     home.write("src/noise", noise(8 << 20));
-    home.write("lbx.toml", format!("{}[functions.a]\nsource = \"src\"\n", crate::support::HEAD));
+    home.write("lbx.toml", format!("{HEAD}[functions.a]\nsource = \"src\"\n"));
     fs_err::create_dir(home.root().join("full")).unwrap();
     let script = "mount -t tmpfs -o size=5m none ../full; code=0; \
                   \"$1\" build --image \"$2\" --out-dir ../full || code=$?; ls -A ../full; exit $code";
@@ -84,6 +87,95 @@ fn a_full_disk_under_the_output_is_named_and_nothing_half_written_stays() {
         SYSTEM,
         "error: cannot write the zip `[ROOT]/project/../full/a.zip`: failed to write the archive: No space left on device (os error 28)\n\
         hint: there is no room on the disk of the output folder: free some, or use --out-dir\n",
+    );
+}
+
+/// A project whose one requirement is a wheel of 8 MB, and a script that builds it where the store's folder `part`
+/// has room for 4. Whatever stays there is listed on stdout, and then there is room, and it is built once more.
+fn full_store(part: &str) -> Option<(Home, Command)> {
+    let image = image()?;
+    let home = Home::new();
+    let wheel = Wheel::new("big", "1.0").file("big/noise", &noise(8 << 20));
+    wheel.write(&home.project());
+    home.write("src/app.py", "");
+    home.write("r.txt", "--no-index\n./big-1.0-py3-none-any.whl\n");
+    home.write("lbx.toml", format!("{HEAD}[functions.app]\nsource = \"src\"\nrequirements = [\"r.txt\"]\n"));
+    let folder = shared_store().join(part);
+    fs_err::create_dir_all(&folder).expect("a directory");
+    // Offline, because nothing can be renamed between the small file system and the rest of the store.
+    let script = "mount -t tmpfs -o size=4m,mode=700 none \"$3\"; code=0; \
+                  \"$1\" build --offline --image \"$2\" || code=$?; \
+                  find \"$3\" -mindepth 1 ! -name .lock ! -name .publish-lock; ls -A dist 2>/dev/null || :; \
+                  mount -o remount,size=64m none \"$3\"; \
+                  \"$1\" build --offline --quiet --image \"$2\" --out-dir ../again >/dev/null; exit $code";
+    let mut command = in_namespace(&home, script)?;
+    command.arg(image).arg(&folder).env("LBX_CACHE_DIR", shared_store());
+    Some((home, command))
+}
+
+/// The build failed for want of room, kept nothing, said this, and was well with more room.
+#[track_caller]
+fn fails_for_want_of_room(home: &Home, command: &mut Command, said: &str) {
+    let ran = run(command);
+    assert_eq!((ran.code, ran.stdout.as_str()), (SYSTEM, ""), "{}", ran.stderr);
+    let stderr = ran.stderr.replace(&shared_store().display().to_string(), "[STORE]");
+    let last: Vec<&str> = stderr.lines().rev().take(2).collect();
+    same(&format!("{}\n{}\n", last[1], last[0]), said);
+    assert_eq!(stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{stderr}");
+    assert!(home.root().join("again/app.zip").exists(), "the next build is well");
+}
+
+#[test]
+fn a_full_disk_under_pip_is_named_and_the_next_build_is_well() {
+    let Some((home, mut command)) = full_store("tmp") else { return };
+    fails_for_want_of_room(
+        &home,
+        &mut command,
+        "error: no space left for pip's work on r.txt in the store [STORE] or in memory (exit status 2)\n\
+        hint: free some space on the store's file system, or point LBX_CACHE_DIR at another; if there is plenty, it is memory, which holds what pip downloads and unpacks\n",
+    );
+}
+
+#[test]
+fn a_full_disk_under_pips_local_packages_is_named_and_the_next_build_is_well() {
+    let Some((home, mut command)) = full_store("tmp") else { return };
+    // A folder is copied for pip, so it is lbx that finds no room.
+    home.write("r.txt", "--no-index\n--find-links wheels\nbig\n");
+    let name = "big-1.0-py3-none-any.whl";
+    fs_err::create_dir(home.project().join("wheels")).unwrap();
+    fs_err::rename(home.project().join(name), home.project().join("wheels").join(name)).unwrap();
+    fails_for_want_of_room(
+        &home,
+        &mut command,
+        "error: no space left for pip's work on r.txt in the store [STORE]\n\
+        hint: free some space on its file system, or point LBX_CACHE_DIR at another; nothing half-written was kept\n",
+    );
+}
+
+#[test]
+fn a_full_disk_under_the_store_of_wheels_is_named_and_the_next_build_is_well() {
+    let Some((home, mut command)) = full_store("wheels") else { return };
+    fails_for_want_of_room(
+        &home,
+        &mut command,
+        "error: no space left for the wheel `big-1.0-py3-none-any.whl` in the store [STORE]\n\
+        hint: free some space on its file system, or point LBX_CACHE_DIR at another; nothing half-written was kept\n",
+    );
+}
+
+#[test]
+fn a_store_of_wheels_that_cannot_be_opened_is_named() {
+    let Some(image) = image() else { return };
+    let home = Home::new();
+    home.write("app.py", "");
+    assert_eq!(run(&mut lbx(&home, &["pull", "--quiet", &image])).code, 0);
+    let wheels = home.cache().join("lbx/wheels");
+    fs_err::write(&wheels, "").unwrap();
+    fails(
+        &home,
+        &mut lbx(&home, &["build", "--runtime", "python3.11", "--image", &image]),
+        SYSTEM,
+        "error: cannot open the store of wheels: failed to create directory `[ROOT]/cache/lbx/wheels`: File exists (os error 17)\n",
     );
 }
 

@@ -170,8 +170,8 @@ pub async fn build(
     observer(planned(&plan));
     let store = Store::open(&host.cache_dir).map_err(Error::store)?;
     let image = pull_image(&store, &plan.image, plan.arch, &host, options.offline, cancel, observer).await?;
-    let wheels =
-        WheelStore::open(&host.cache_dir.join("wheels")).map_err(|source| Error::wheel("store", source))?;
+    let wheels = WheelStore::open(&host.cache_dir.join("wheels"))
+        .map_err(|source| Error::WheelStore(Box::new(source)).in_store(&host.cache_dir, "wheels"))?;
     let (cancel, observer) = (cancel.clone(), Arc::clone(observer));
     let context = Context { project, plan, host, options, cancel, observer, store, wheels, parts };
     // Everything from here on blocks: processes, files, hashing. It has threads of its own.

@@ -3,7 +3,8 @@
 //! Messages are lower-case fragments that chain through `source()`. Advice is never in the message; it
 //! is [`Error::hint`]. Exit codes are the caller's: it maps [`Error::kind`].
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use lbx_plan::PlanError;
 
@@ -77,6 +78,19 @@ pub enum Error {
     /// The store cannot be opened.
     #[error("cannot open the store")]
     Store(#[source] Box<lbx_image::Error>),
+    /// The folder of wheels cannot be opened.
+    #[error("cannot open the store of wheels")]
+    WheelStore(#[source] Box<lbx_wheel::WheelError>),
+    /// There is no room in the store. Which file it was tells nobody anything: it is gone by then.
+    #[error("{} for {what} in the store {}", if *quota { "the disk quota leaves no space" } else { "no space left" }, store.display())]
+    NoSpace {
+        /// What should have been kept there, in words.
+        what: String,
+        /// The store.
+        store: PathBuf,
+        /// Whether it is the user's share of the disk that is full, and not the disk.
+        quota: bool,
+    },
     /// The image has no Python.
     #[error("the image `{image}` has no Python: tried {}", tried.join(", "))]
     NoPython {
@@ -133,6 +147,18 @@ pub enum Error {
     Pip {
         /// The requirement files.
         requirements: String,
+        /// How pip ended.
+        how: String,
+        /// What pip said, in full.
+        output: String,
+    },
+    /// pip had no room. It may have been the store's disk or the memory, where temporary files are.
+    #[error("no space left for pip's work on {requirements} in the store {} or in memory ({how})", store.display())]
+    PipNoSpace {
+        /// The requirement files.
+        requirements: String,
+        /// The store.
+        store: PathBuf,
         /// How pip ended.
         how: String,
         /// What pip said, in full.
@@ -207,7 +233,7 @@ pub enum Error {
     },
     /// The operating system refuses something.
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     /// The build was asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -295,6 +321,25 @@ impl Error {
         Self::Image { reference: reference.to_owned(), source: Box::new(source) }
     }
 
+    /// pip failed.
+    pub(crate) fn pip(requirements: String, store: &Path, how: String, output: String) -> Self {
+        if NO_SPACE.iter().any(|words| output.contains(words)) {
+            return Self::PipNoSpace { requirements, store: store.to_owned(), how, output };
+        }
+        Self::Pip { requirements, how, output }
+    }
+
+    /// Something in the store could not be written: says so in full when it was for want of room.
+    pub(crate) fn in_store(self, store: &Path, what: &str) -> Self {
+        match (no_space(&self), self) {
+            (None, error) | (_, error @ (Self::NoSpace { .. } | Self::Image { .. })) => error,
+            (Some(kind), _) => {
+                let quota = kind == io::ErrorKind::QuotaExceeded;
+                Self::NoSpace { what: what.to_owned(), store: store.to_owned(), quota }
+            }
+        }
+    }
+
     /// The wheel `name` cannot be used.
     pub(crate) fn wheel(name: impl Into<String>, source: lbx_wheel::WheelError) -> Self {
         // The name says which wheel; the path of its copy among temporary files says nothing more.
@@ -325,13 +370,22 @@ impl Error {
             | Self::PythonFails { .. } => ErrorKind::Image,
             Self::Sandbox(_) => ErrorKind::Sandbox,
             Self::Pip { .. } => ErrorKind::Requirements,
+            // Reading and writing fail for the system's reasons, and not for the wheel's.
+            Self::Wheel { source, .. } if matches!(**source, lbx_wheel::WheelError::Io(_)) => {
+                ErrorKind::System
+            }
             Self::Wheel { .. }
             | Self::WheelPlatform { .. }
             | Self::TwoWheels { .. }
             | Self::Conflict { .. }
             | Self::FolderConflict { .. }
             | Self::Empty { .. } => ErrorKind::Artifact,
-            Self::Archive { .. } | Self::Io(_) | Self::Store(_) => ErrorKind::System,
+            Self::Archive { .. }
+            | Self::Io(_)
+            | Self::Store(_)
+            | Self::WheelStore(_)
+            | Self::NoSpace { .. }
+            | Self::PipNoSpace { .. } => ErrorKind::System,
             Self::Interrupted => ErrorKind::Interrupted,
         }
     }
@@ -341,10 +395,12 @@ impl Error {
         match self {
             Self::Plan(error) => error.hint(),
             Self::Image { source, .. } | Self::Store(source) => source.hint(),
-            Self::Archive { source, .. } if is_disk_full(source) => Some(OUTPUT_FULL.to_owned()),
+            Self::NoSpace { .. } => Some(STORE_FULL.to_owned()),
+            Self::PipNoSpace { .. } => Some(STORE_OR_MEMORY_FULL.to_owned()),
+            // What is written into the store has its own errors, so this is the output folder.
+            Self::Archive { .. } | Self::Io(_) if no_space(self).is_some() => Some(OUTPUT_FULL.to_owned()),
             Self::Source(error) => Some(error.hint().to_owned()),
             Self::Pip { output, .. } => pip_hint(output),
-            Self::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => Some(DISK_FULL.to_owned()),
             Self::SourceMissing { .. } => Some("paths are relative to the folder of lbx.toml".to_owned()),
             Self::SourceOutside { .. } => {
                 Some("move it into the project, or put lbx.toml in a folder above both".to_owned())
@@ -382,25 +438,47 @@ impl Error {
 /// What to do when there is no room for a zip.
 const OUTPUT_FULL: &str = "there is no room on the disk of the output folder: free some, or use --out-dir";
 
-/// What to do when there is no room.
-const DISK_FULL: &str = "there is no room on that disk: free some, or point LBX_CACHE_DIR at another";
+/// What to do when there is no room in the store.
+const STORE_FULL: &str =
+    "free some space on its file system, or point LBX_CACHE_DIR at another; nothing half-written was kept";
+
+/// What to do when there is no room in the store, or in memory.
+const STORE_OR_MEMORY_FULL: &str = "free some space on the store's file system, or point LBX_CACHE_DIR at another; if \
+     there is plenty, it is memory, which holds what pip downloads and unpacks";
+
+/// How programs say that there is no room.
+const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
 /// Whether it was the operating system that refused, and not the image or its registry.
 fn is_the_systems(error: &lbx_image::Error) -> bool {
     matches!(error, lbx_image::Error::DiskFull { .. } | lbx_image::Error::Io(_))
 }
 
-/// Whether a zip could not be written for want of room, at whatever depth that is said.
-fn is_disk_full(error: &lbx_archive::WriteError) -> bool {
+/// How the system says that something could not be written for want of room, if it does, at whatever depth.
+fn no_space(error: &Error) -> Option<io::ErrorKind> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        if matches!(kind, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) {
-            return true;
+        let kind = io_error(error).map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+            return kind;
         }
         cause = error.source();
     }
-    false
+    None
+}
+
+/// An I/O error, also one inside a transparent variant, which a walk along `source()` passes over.
+fn io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
+    if let Some(Error::Io(error)) = error.downcast_ref() {
+        return Some(error);
+    }
+    // Boxed where it stands in this crate's errors, and the box is what is seen.
+    let wheel =
+        error.downcast_ref().or_else(|| error.downcast_ref::<Box<lbx_wheel::WheelError>>().map(|b| &**b));
+    if let Some(lbx_wheel::WheelError::Io(error)) = wheel {
+        return Some(error);
+    }
+    error.downcast_ref()
 }
 
 impl SourceError {
@@ -444,9 +522,6 @@ fn pip_hint(output: &str) -> Option<String> {
             "pip does not trust the index's certificate: point SSL_CERT_FILE at your CA bundle".to_owned(),
         );
     }
-    if output.contains("No space left on device") {
-        return Some("pip ran out of room: free disk or memory".to_owned());
-    }
     if output.contains("DO NOT MATCH THE HASHES") {
         return Some(
             "the index has other bytes than the requirement file pins: find out why before you change the hash"
@@ -465,6 +540,31 @@ fn pip_hint(output: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn want_of_room_is_found_at_any_depth() {
+        let full = || io::Error::from_raw_os_error(28);
+        let named = || io::Error::new(full().kind(), "failed to write `.new-x`");
+        let wheel = lbx_wheel::WheelError::Io;
+        let refused =
+            |error| lbx_wheel::WheelError::Refused { path: "x".into(), reason: Box::new(wheel(error)) };
+        let errors = [
+            Error::Io(full()),
+            Error::wheel("x", wheel(full())),
+            Error::wheel("x", wheel(named())),
+            Error::wheel("x", refused(full())),
+            Error::WheelStore(Box::new(wheel(named()))),
+        ];
+        for error in errors {
+            let error = error.in_store(Path::new("/store"), "it").in_store(Path::new("/"), "again");
+            assert_eq!(error.to_string(), "no space left for it in the store /store");
+        }
+        let quota = Error::Io(io::ErrorKind::QuotaExceeded.into()).in_store(Path::new("/store"), "it");
+        assert_eq!(quota.to_string(), "the disk quota leaves no space for it in the store /store");
+        let other = Error::wheel("x", wheel(io::Error::from_raw_os_error(13)));
+        assert_eq!(other.kind(), ErrorKind::System);
+        assert!(matches!(other.in_store(Path::new("/store"), "it"), Error::Wheel { .. }));
+    }
 
     #[test]
     fn what_pip_said_leads_to_the_advice_that_fits() {

@@ -50,6 +50,19 @@ pub(crate) fn run(
     set: &DependencySet,
 ) -> Result<ResolvedSet, Error> {
     context.tell(Event::ResolveStarted { set: index });
+    // Everything that this stage writes, it writes into the store.
+    let wheels = resolve(context, base, index, set)
+        .map_err(|error| error.in_store(context.store.root(), &format!("pip's work on {}", names(set))))?;
+    context.tell(Event::ResolveFinished { set: index, wheels: wheels.len() });
+    Ok(ResolvedSet { wheels })
+}
+
+fn resolve(
+    context: &Context,
+    base: &Base,
+    index: usize,
+    set: &DependencySet,
+) -> Result<Vec<Arc<Wheel>>, Error> {
     let scratch = context.store.scratch().map_err(|source| image_error(context, source))?;
     let work = WorkFolder::new(scratch.path("pip"))?;
     let out = work.folder("out")?;
@@ -58,12 +71,14 @@ pub(crate) fn run(
         context.tell(Event::ResolveLine { set: index, line: line.to_owned() });
     })?;
     if !output.exit.success() {
-        let requirements = set.requirements.join(" and ");
-        return Err(Error::Pip { requirements, how: base::how(&output.exit), output: output.text });
+        return Err(Error::pip(names(set), context.store.root(), base::how(&output.exit), output.text));
     }
-    let wheels = collect(context, &out)?;
-    context.tell(Event::ResolveFinished { set: index, wheels: wheels.len() });
-    Ok(ResolvedSet { wheels })
+    collect(context, &out)
+}
+
+/// The requirement files of a set, for people.
+fn names(set: &DependencySet) -> String {
+    set.requirements.join(" and ")
 }
 
 fn image_error(context: &Context, source: lbx_image::Error) -> Error {
@@ -236,7 +251,7 @@ fn add(context: &Context, out: &Path, name: &str) -> Result<Arc<Wheel>, Error> {
     let added = context.wheels.add_with(&out.join(name), &go_on);
     let wheel = added.map_err(|source| match source {
         WheelError::Interrupted => Error::Interrupted,
-        source => Error::wheel(name, source),
+        source => Error::wheel(name, source).in_store(context.store.root(), &format!("the wheel `{name}`")),
     })?;
     wheel.allowed_on(&target(context)).map_err(|source| Error::WheelPlatform {
         name: name.to_owned(),

@@ -64,8 +64,9 @@ fn resolve(
     set: &DependencySet,
 ) -> Result<Vec<Arc<Wheel>>, Error> {
     let scratch = context.store.scratch().map_err(|source| image_error(context, source))?;
-    let work = WorkFolder::new(scratch.path("pip"))?;
-    let out = work.folder("out")?;
+    // Goes with the scratch folder, whatever build code has filled it with.
+    let work = scratch.path("pip");
+    let out = folder(&work, "out")?;
     let spec = spec(context, base, set, &work, &out)?;
     let output = base::run(context, &spec, &|line| {
         context.tell(Event::ResolveLine { set: index, line: line.to_owned() });
@@ -85,37 +86,14 @@ fn image_error(context: &Context, source: lbx_image::Error) -> Error {
     Error::image(&context.plan.image, source)
 }
 
-/// A folder for one run of pip, which build code may have filled with anything: folders that their owner
-/// cannot list among it. All of it goes when this is dropped.
-struct WorkFolder(PathBuf);
-
-impl WorkFolder {
-    fn new(path: PathBuf) -> Result<Self, Error> {
-        fs_err::create_dir(&path)?;
-        Ok(Self(path))
-    }
-
-    fn folder(&self, name: &str) -> Result<PathBuf, Error> {
-        let path = self.0.join(name);
-        fs_err::create_dir_all(&path)?;
-        Ok(path)
-    }
+/// A folder below the one of this run.
+fn folder(work: &Path, name: &str) -> Result<PathBuf, Error> {
+    let path = work.join(name);
+    fs_err::create_dir_all(&path)?;
+    Ok(path)
 }
 
-impl Drop for WorkFolder {
-    fn drop(&mut self) {
-        // What stays is swept with the scratch folder by the next process.
-        let _ = lbx_image::remove_tree(&self.0);
-    }
-}
-
-fn spec(
-    context: &Context,
-    base: &Base,
-    set: &DependencySet,
-    work: &WorkFolder,
-    out: &Path,
-) -> Result<Spec, Error> {
+fn spec(context: &Context, base: &Base, set: &DependencySet, work: &Path, out: &Path) -> Result<Spec, Error> {
     let mut spec = Spec::new(base.root.clone(), command(base, set));
     spec.network = Network::Host;
     PROJECT.clone_into(&mut spec.cwd);
@@ -197,7 +175,7 @@ fn manylinux_cap(major: u32, minor: u32) -> String {
 
 /// A local project or archive, visible at its place. Folders are copied, because backends write beside
 /// the sources that they build; the user's own stay as they are.
-fn local_path(context: &Context, work: &WorkFolder, path: &str) -> Result<Bind, Error> {
+fn local_path(context: &Context, work: &Path, path: &str) -> Result<Bind, Error> {
     let real = context.project.root.join(path);
     let real = fs_err::canonicalize(&real)?;
     if !real.starts_with(&context.project.root) {
@@ -208,7 +186,7 @@ fn local_path(context: &Context, work: &WorkFolder, path: &str) -> Result<Bind, 
     if real.is_file() {
         return Ok(Bind { source: real, target, access: Access::ReadOnly });
     }
-    let copy = work.folder("local")?.join(path.replace('/', "%"));
+    let copy = folder(work, "local")?.join(path.replace('/', "%"));
     let exclude = [context.options.destination.folder().to_owned()];
     for one in source::walk(&real, path, &exclude)?.files {
         let to = copy.join(&one.path);

@@ -33,7 +33,7 @@ fn a_registry_that_is_down_is_named() {
     refused(
         &home(),
         "127.0.0.1:1/lambda/python:3.11",
-        "error: cannot get the image `127.0.0.1:[PORT]/lambda/python:3.11`: cannot reach 127.0.0.1:[PORT]: error sending request: client error (Connect): tcp connect error: Connection refused (os error 111)\n\
+        "error: cannot get the image `127.0.0.1:[PORT]/lambda/python:3.11`: cannot reach 127.0.0.1:[PORT]: Connection refused (os error 111)\n\
         hint: check the network and the registry's name; an image that was pulled before can be used offline\n",
     );
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::download::{Retry, Transfer};
 use crate::manifest::{self, CONFIG_LIMIT, Config, Document, LayerDescriptor, MANIFEST_LIMIT, Manifest};
 use crate::overlay;
-use crate::registry::{RawManifest, Registry};
+use crate::registry::Registry;
 use crate::store::{Scratch, Store, StoredLayer};
 use crate::unpack::{self, Limits, UnpackError};
 use crate::{Digest, Error, Event, Image, Layer, LayerSize, Origin, Platform, Reference};
@@ -193,8 +193,9 @@ impl Context {
             return Ok((digest, document));
         }
         let raw = self.fetch_manifest(self.reference.tag().unwrap_or("latest")).await?;
-        let digest = Digest::of(&raw.bytes);
-        let document = self.accept(&raw, &digest)?;
+        let digest = Digest::of(&raw);
+        let document = manifest::parse(&self.what(&digest), &raw, None)?;
+        self.store.put_document(&self.scratch, &digest, &raw)?;
         self.store.put_tag(&self.scratch, &self.reference, &digest)?;
         Ok((digest, document))
     }
@@ -217,32 +218,17 @@ impl Context {
         }
         self.online(&what)?;
         let raw = self.fetch_manifest(digest.as_str()).await?;
-        let found = Digest::of(&raw.bytes);
+        let found = Digest::of(&raw);
         if found != *digest {
             return Err(Error::DigestMismatch { what, expected: digest.clone(), found });
         }
-        check(raw.bytes.len() as u64)?;
-        // Both what the index announced and what the registry says must agree with what it is.
-        manifest::parse(&what, &raw.bytes, media_type)?;
-        self.accept(&raw, digest)
-    }
-
-    /// Checks a fetched document against the registry's own words about it, and keeps it.
-    fn accept(&self, raw: &RawManifest, digest: &Digest) -> Result<Document, Error> {
-        let what = self.what(digest);
-        // Another algorithm than SHA-256 in the header says nothing about these bytes that could be checked.
-        if let Some(claimed) = raw.digest.as_deref().filter(|claimed| claimed.starts_with("sha256:")) {
-            let claimed = Digest::parse(claimed)?;
-            if claimed != *digest {
-                return Err(Error::DigestMismatch { what, expected: claimed, found: digest.clone() });
-            }
-        }
-        let document = manifest::parse(&what, &raw.bytes, raw.media_type.as_deref())?;
-        self.store.put_document(&self.scratch, digest, &raw.bytes)?;
+        check(raw.len() as u64)?;
+        let document = manifest::parse(&what, &raw, media_type)?;
+        self.store.put_document(&self.scratch, digest, &raw)?;
         Ok(document)
     }
 
-    async fn fetch_manifest(&self, name: &str) -> Result<RawManifest, Error> {
+    async fn fetch_manifest(&self, name: &str) -> Result<Vec<u8>, Error> {
         let mut retry = Retry::new(&self.options);
         loop {
             match self.registry.manifest(&self.reference, name).await {

@@ -26,15 +26,6 @@ pub enum Registry {
 #[derive(Debug)]
 pub struct Remote(HttpRegistry);
 
-/// A manifest or an index as it came.
-#[derive(Debug, Clone)]
-pub(crate) struct RawManifest {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) media_type: Option<String>,
-    /// What the registry says the digest is.
-    pub(crate) digest: Option<String>,
-}
-
 /// A failed request, and whether another one may do better.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -71,7 +62,7 @@ pub(crate) struct Blob {
 
 #[derive(Debug)]
 enum Body {
-    Http(HttpBody),
+    Http(Box<HttpBody>),
     Memory(Option<Vec<u8>>),
 }
 
@@ -92,7 +83,7 @@ impl Registry {
     }
 
     /// Fetches a manifest or an index by tag or digest, of at most 4 MiB.
-    pub(crate) async fn manifest(&self, reference: &Reference, name: &str) -> Result<RawManifest, Failure> {
+    pub(crate) async fn manifest(&self, reference: &Reference, name: &str) -> Result<Vec<u8>, Failure> {
         match self {
             Self::Http(remote) => remote.0.manifest(name).await,
             Self::Memory(memory) => memory.manifest(reference, name),

@@ -1,302 +1,361 @@
-//! One repository of one registry over HTTP.
+//! One repository of one registry, spoken to by oci-client through a gate of our own.
+//!
+//! oci-client does what a registry's client does: addresses, the handshake for a token, manifests, blobs from an
+//! offset. Where its requests lead and how much comes back is the business of the `gate`, with the rules in `route`;
+//! `certificates` says whom to trust, `failure` what an error means.
 //!
 //! A registry is spoken to over HTTPS, and nothing makes that fall back. On this machine it is the other way
 //! round: most registries there are started for a moment, without a certificate, so plain HTTP comes first, and
 //! HTTPS when the answer shows that the other side wants TLS.
-//!
-//! Redirects are followed here, one at a time: each hop is checked, gets the client that fits its scheme, and
-//! sees the token only where it was meant for. `client` sets up connections, `route` says where they may lead,
-//! `token` is the handshake for access.
 
-mod client;
+mod certificates;
+mod failure;
+mod gate;
 mod route;
-mod token;
 
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RANGE, RETRY_AFTER,
-};
-use reqwest::{Response, StatusCode, Url};
-use tokio::sync::{Mutex, OnceCell};
+use futures_util::{FutureExt as _, StreamExt as _};
+use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol, SizedStream};
+use oci_client::errors::{DigestError, OciDistributionError};
+use oci_client::secrets::RegistryAuth;
+use oci_client::{Client, RegistryOperation};
+use tokio::sync::Mutex;
 
-use self::client::{Clients, speaks_tls};
-use self::token::{ANSWER_LIMIT, Challenge, read_token, words};
-use super::{Again, Blob, Body, Failure, RawManifest};
+use self::certificates::{Trust, speaks_tls};
+use self::failure::Asked;
+use self::gate::{Gate, Refusal, Route};
+use super::{Blob, Body, Failure};
 use crate::manifest::{self, MANIFEST_LIMIT};
-use crate::{Digest, Error, PullOptions, Reference};
+use crate::{Cause, Digest, Error, PullOptions, Reference};
 
-/// How often a request may be sent elsewhere.
-const REDIRECTS: usize = 5;
-/// How long a `Retry-After` may make us wait.
-const LONGEST_WAIT: Duration = Duration::from_mins(2);
+const USER_AGENT: &str = concat!("lbx/", env!("CARGO_PKG_VERSION"));
+/// What may come besides a document, in bytes: headers, TLS, redirects, a token.
+const BESIDES: u64 = 1 << 20;
 /// How long a registry on this machine may take to show that it speaks TLS.
-const PROBE: Duration = Duration::from_secs(2);
+const PROBE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct HttpRegistry {
     reference: Reference,
-    clients: Clients,
-    /// Whether the registry is spoken to in plain HTTP; unknown until one on this machine has answered.
-    plain: OnceCell<bool>,
-    /// The bearer token, once the registry asked for one.
-    token: Mutex<Option<String>>,
+    options: PullOptions,
+    trust: Arc<Trust>,
+    /// What the first contact found out.
+    contact: Mutex<Option<Contact>>,
 }
 
-#[derive(Debug)]
+/// How the registry wants to be spoken to.
+#[derive(Clone)]
+struct Contact {
+    /// The client that asks for documents, and for tokens.
+    speaker: Speaker,
+    /// The bearer token, if the registry wants one.
+    token: Option<String>,
+}
+
+impl std::fmt::Debug for Contact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contact").field("encrypted", &self.encrypted()).finish_non_exhaustive()
+    }
+}
+
+/// A client and its gate.
+#[derive(Clone)]
+struct Speaker {
+    client: Client,
+    gate: Arc<Gate>,
+}
+
+/// A blob's bytes on their way.
 pub(super) struct HttpBody {
-    response: Response,
-    registry: String,
+    stream: SizedStream,
+    asked: Asked,
+    /// Keeps the way open.
+    speaker: Speaker,
+}
+
+impl std::fmt::Debug for HttpBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpBody").field("asked", &self.asked).finish_non_exhaustive()
+    }
+}
+
+/// Why an attempt failed, as far as another one can be made differently.
+enum Trouble {
+    Failed(Failure),
+    /// No token, or one that is no longer good.
+    Unauthorized,
+    /// A registry in plain HTTP leads to HTTPS.
+    NeedsCertificates,
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }
 
 impl HttpRegistry {
     pub(super) fn new(reference: &Reference, options: &PullOptions) -> Self {
-        let known = options.plain_http || !reference.is_loopback();
         Self {
             reference: reference.clone(),
-            clients: Clients::new(reference, options),
-            plain: OnceCell::new_with(known.then_some(options.plain_http)),
-            token: Mutex::new(None),
+            options: options.clone(),
+            trust: Arc::new(Trust::new(&options.extra_ca_pem)),
+            contact: Mutex::new(None),
         }
     }
 
-    pub(super) async fn manifest(&self, name: &str) -> Result<RawManifest, Failure> {
-        let response = self.get("manifests", name, &[(ACCEPT, manifest::ACCEPT.to_owned())]).await?;
-        let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
-        let (media_type, digest) = (header(CONTENT_TYPE.as_str()), header("docker-content-digest"));
-        let bytes = self.body(response, MANIFEST_LIMIT).await?.ok_or_else(|| {
-            let what = self.what(name);
-            Failure::final_(Error::TooLarge { what, limit: MANIFEST_LIMIT })
-        })?;
-        Ok(RawManifest { bytes, media_type, digest })
+    pub(super) async fn manifest(&self, name: &str) -> Result<Vec<u8>, Failure> {
+        let asked = Asked::new(&self.reference, name);
+        let mut contact = self.contact(&asked, None).await?;
+        let mut renewed = false;
+        loop {
+            match self.document(&asked, &contact, name).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(trouble) => contact = self.mend(&asked, &contact, trouble, &mut renewed).await?,
+            }
+        }
     }
 
     pub(super) async fn blob(&self, digest: &Digest, from: u64) -> Result<Blob, Failure> {
-        let range = (from > 0).then(|| (RANGE, format!("bytes={from}-")));
-        let response = self.get("blobs", digest.as_str(), range.as_slice()).await?;
-        // Anything but the partial answer that was asked for is the whole blob.
-        let partial = response.status() == StatusCode::PARTIAL_CONTENT
-            && response
-                .headers()
-                .get(CONTENT_RANGE)
-                .and_then(|value| value.to_str().ok())
-                .is_some_and(|value| value.starts_with(&format!("bytes {from}-")));
-        if response.status() == StatusCode::PARTIAL_CONTENT && !partial {
-            let headers = response.headers();
-            return Err(self.status(StatusCode::PARTIAL_CONTENT, digest.as_str(), headers, None));
+        let asked = Asked::new(&self.reference, digest.as_str());
+        let mut contact = self.contact(&asked, None).await?;
+        let mut renewed = false;
+        loop {
+            match self.begin(&asked, &contact, digest, from).await {
+                Ok(blob) => return Ok(blob),
+                Err(trouble) => contact = self.mend(&asked, &contact, trouble, &mut renewed).await?,
+            }
         }
-        let body = HttpBody { response, registry: self.reference.registry().to_owned() };
-        Ok(Blob { start: if partial { from } else { 0 }, body: Body::Http(body) })
     }
 
-    async fn get(
-        &self,
-        kind: &str,
-        name: &str,
-        headers: &[(HeaderName, String)],
-    ) -> Result<Response, Failure> {
-        let path = format!("v2/{}/{kind}/{name}", self.reference.repository());
-        let token = self.token.lock().await.clone();
-        let response = self.ask(&path, headers, token.as_deref()).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return self.check(response, name).await;
+    async fn document(&self, asked: &Asked, contact: &Contact, name: &str) -> Result<Vec<u8>, Trouble> {
+        let (image, speaker) = (self.image(name), &contact.speaker);
+        speaker.gate.allow(MANIFEST_LIMIT + BESIDES);
+        // The token from the first contact is the client's own by now, and goes before this.
+        let pulled = speaker.client.pull_manifest_raw(&image, &RegistryAuth::Anonymous, &manifest::ACCEPT);
+        let (bytes, _) = speaker.guarded(asked, pulled).await?;
+        if bytes.len() as u64 > MANIFEST_LIMIT {
+            return Err(asked.refused(Refusal::TooMuch).into());
         }
-        let Some(challenge) = Challenge::read(response.headers()) else {
-            return Err(self.denied("it wants a user name and a password"));
+        Ok(bytes.to_vec())
+    }
+
+    /// Asks for a blob, with a client of its own, because each transfer has an allowance of its own.
+    async fn begin(
+        &self,
+        asked: &Asked,
+        contact: &Contact,
+        digest: &Digest,
+        from: u64,
+    ) -> Result<Blob, Trouble> {
+        let route = Route { patient: true, ..contact.speaker.gate.route() };
+        let speaker = self.speaker(asked, route).await?;
+        let (image, client) = (self.image(digest.as_str()), &speaker.client);
+        if let Some(token) = &contact.token {
+            let token = RegistryAuth::Bearer(token.clone());
+            client.store_auth_if_needed(image.resolve_registry(), &token).await;
+        }
+        // Until the answer turns out to be the blob, little may come: the words of a refusal are kept in memory.
+        speaker.gate.allow(BESIDES);
+        let (start, stream) = if from == 0 {
+            (0, speaker.guarded(asked, client.pull_blob_stream(&image, digest.as_str())).await?)
+        } else {
+            let begun = client.pull_blob_stream_partial(&image, digest.as_str(), from, None);
+            match speaker.guarded(asked, begun).await? {
+                BlobResponse::Full(stream) => (0, stream),
+                BlobResponse::Partial(stream) => (from, stream),
+            }
         };
-        // Either no token yet, or one that expired in the middle of a pull.
-        let token = self.authenticate(token.as_deref(), &challenge).await?;
-        let response = self.ask(&path, headers, Some(&token)).await?;
-        self.check(response, name).await
+        // Nothing is kept in memory from here on, and the caller counts.
+        speaker.gate.lift();
+        let body = HttpBody { stream, asked: asked.clone(), speaker };
+        Ok(Blob { start, body: Body::Http(Box::new(body)) })
     }
 
-    /// Asks the registry itself, in the way that it speaks.
-    async fn ask(
+    /// Finds out how else to speak to the registry, where that may help.
+    async fn mend(
         &self,
-        path: &str,
-        headers: &[(HeaderName, String)],
-        token: Option<&str>,
-    ) -> Result<Response, Failure> {
-        let plain = self.plain.get().copied();
-        let answer = self.fetch(self.url(plain.unwrap_or(true), path)?, headers, token).await;
-        if plain.is_some() {
-            return answer;
+        asked: &Asked,
+        contact: &Contact,
+        trouble: Trouble,
+        renewed: &mut bool,
+    ) -> Result<Contact, Failure> {
+        match trouble {
+            Trouble::Failed(failure) => return Err(failure),
+            Trouble::NeedsCertificates if contact.certificates() => {
+                return Err(asked.refused(Refusal::NeedsCertificates));
+            }
+            Trouble::NeedsCertificates => {}
+            Trouble::Unauthorized if *renewed => {
+                return Err(match contact.token {
+                    Some(_) => asked.denied("it answered 401 Unauthorized"),
+                    None => asked.denied("it wants a user name and a password"),
+                });
+            }
+            // Either no token yet, or one that expired in the middle of a pull.
+            Trouble::Unauthorized => *renewed = true,
         }
-        let wants_tls = match &answer {
-            Ok(response) => response.status() == StatusCode::BAD_REQUEST,
+        self.contact(asked, Some(contact)).await
+    }
+
+    /// What is known of how to speak to the registry; anew when that is what did not do.
+    async fn contact(&self, asked: &Asked, refused: Option<&Contact>) -> Result<Contact, Failure> {
+        let mut known = self.contact.lock().await;
+        let found = match (known.as_ref(), refused) {
+            (Some(contact), None) => contact.clone(),
+            // Another transfer was faster.
+            (Some(contact), Some(refused)) if !contact.speaker.is(&refused.speaker) => contact.clone(),
+            (_, Some(refused)) => self.greet(asked, refused.encrypted(), true).await?,
+            (None, None) => self.first_contact(asked).await?,
+        };
+        Ok(known.insert(found).clone())
+    }
+
+    async fn first_contact(&self, asked: &Asked) -> Result<Contact, Failure> {
+        if self.options.plain_http || !self.reference.is_loopback() {
+            return self.greet(asked, !self.options.plain_http, false).await;
+        }
+        let plain = self.greet(asked, false, false).await;
+        let odd = match &plain {
+            Ok(contact) => contact.speaker.gate.status() == Some(400),
             Err(failure) => broke_off(failure),
         };
-        if !*self.plain.get_or_init(|| async { !(wants_tls && self.speaks_tls().await) }).await {
-            return self.fetch(self.url(false, path)?, headers, token).await;
+        if !odd {
+            return plain;
         }
-        answer
-    }
-
-    /// Whether a registry that answered plain HTTP badly speaks TLS.
-    async fn speaks_tls(&self) -> bool {
-        let Ok(url) = self.url(false, "v2/") else { return false };
-        let Ok(client) = self.clients.of(&url).await else { return false };
-        match client.get(url).timeout(PROBE).send().await {
-            Ok(_) => true,
-            Err(error) => speaks_tls(&error),
+        match tokio::time::timeout(PROBE, self.greet(asked, true, false)).await {
+            Ok(Ok(contact)) => Ok(contact),
+            Ok(Err(failure)) if spoke_tls(&failure) => Err(failure),
+            _ => plain,
         }
     }
 
-    /// Sends a request, and sends it again wherever the answer says.
-    async fn fetch(
-        &self,
-        from: Url,
-        headers: &[(HeaderName, String)],
-        token: Option<&str>,
-    ) -> Result<Response, Failure> {
-        let mut url = from.clone();
-        for _ in 0..=REDIRECTS {
-            let mut request = self.clients.of(&url).await?.get(url.clone());
-            for (name, value) in headers {
-                request = request.header(name, value);
+    /// Says hello, and gets a token where one is wanted.
+    async fn greet(&self, asked: &Asked, encrypted: bool, certificates: bool) -> Result<Contact, Failure> {
+        let route = Route { encrypted, plain: !encrypted && !certificates, patient: false };
+        let speaker = self.speaker(asked, route).await?;
+        let _ = speaker.gate.refusal();
+        speaker.gate.allow(BESIDES);
+        let image = self.image("latest");
+        let token = speaker.client.auth(&image, &RegistryAuth::Anonymous, RegistryOperation::Pull).await;
+        match speaker.gate.refusal() {
+            None => {}
+            Some(Refusal::NeedsCertificates) if !certificates => {
+                return Box::pin(self.greet(asked, encrypted, true)).await;
             }
-            if let Some(token) = token.filter(|_| url.origin() == from.origin()) {
-                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-            }
-            let response = request.send().await.map_err(|error| self.clients.failed(&url, error))?;
-            let status = response.status();
-            tracing::debug!(%url, status = status.as_u16(), "asked");
-            if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-                return Err(self.clients.refused_by_proxy(&url));
-            }
-            let location = response.headers().get(LOCATION).filter(|_| is_redirect(status));
-            let Some(location) = location else { return Ok(response) };
-            let next = location.to_str().ok().and_then(|location| url.join(location).ok());
-            let next = next.ok_or_else(|| self.misdirected("nowhere", "which is no address"))?;
-            self.may_follow(&url, &next)?;
-            url = next;
+            Some(Refusal::TooMuch) => return Err(asked.denied("its token service sent far too much")),
+            Some(refusal) => return Err(asked.refused(refusal)),
         }
-        Err(self.misdirected(url.host_str().unwrap_or_default(), "after too many others"))
+        let token = token.map_err(|error| asked.unauthenticated(error))?;
+        // oci-client would put it into a header as it is, and panic.
+        let usable = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        if token.as_ref().is_some_and(|token| !usable(token)) {
+            return Err(asked.denied("its token service sent a malformed token"));
+        }
+        Ok(Contact { speaker, token })
     }
 
-    /// Registries send blobs' readers to other hosts, and clients to token services. None has a reason to lead
-    /// from https to http, or to an address that answers only to this machine.
-    fn may_follow(&self, from: &Url, to: &Url) -> Result<(), Failure> {
-        let host = to.host_str().unwrap_or_default();
-        match (from.scheme(), to.scheme()) {
-            (_, "https") | ("http", "http") => {}
-            ("https", "http") => return Err(self.misdirected(host, "without encryption")),
-            _ => return Err(self.misdirected(host, "which is no web address")),
-        }
-        if self.clients.guard().allows(to) {
-            Ok(())
-        } else {
-            Err(self.misdirected(host, "an address of this machine or its cloud"))
-        }
+    async fn speaker(&self, asked: &Asked, route: Route) -> Result<Speaker, Failure> {
+        let gate = Gate::open(&self.reference, &self.options, &self.trust, route).await;
+        let gate = gate.map_err(|error| asked.setup(error.into()))?;
+        let client = self.client(&gate).map_err(|source| asked.setup(source))?;
+        Ok(Speaker { client, gate: Arc::new(gate) })
     }
 
-    async fn check(&self, response: Response, name: &str) -> Result<Response, Failure> {
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let headers = response.headers().clone();
-        let body = if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            // The words are worth having, but no failure of their own.
-            self.body(response, ANSWER_LIMIT).await.unwrap_or_default()
-        } else {
-            None
-        };
-        Err(self.status(status, name, &headers, body.as_deref().and_then(words)))
+    fn client(&self, gate: &Gate) -> Result<Client, Cause> {
+        let route = gate.route();
+        let protocol = if route.encrypted { ClientProtocol::Https } else { ClientProtocol::Http };
+        let proxy = Some(gate.proxy().to_owned());
+        Ok(Client::try_from(ClientConfig {
+            protocol,
+            // Plain HTTP must not fail because no certificates are installed. This client never sees one: the gate
+            // lets no tunnel through for it.
+            accept_invalid_certificates: route.plain,
+            extra_root_certificates: if route.plain { Vec::new() } else { self.trust.extra()? },
+            platform_resolver: None,
+            read_timeout: Some(self.options.stall_timeout),
+            // The gate opens connections, and knows better why one did not open. This is for the rest: TLS.
+            connect_timeout: Some(self.options.connect_timeout * 3),
+            user_agent: USER_AGENT,
+            http_proxy: proxy.clone(),
+            https_proxy: proxy,
+            ..ClientConfig::default()
+        })?)
     }
 
-    /// Gets a token, unless another request got a new one meanwhile.
-    async fn authenticate(&self, refused: Option<&str>, challenge: &Challenge) -> Result<String, Failure> {
-        let mut token = self.token.lock().await;
-        if let Some(fresh) = token.as_deref().filter(|fresh| Some(*fresh) != refused) {
-            return Ok(fresh.to_owned());
-        }
-        let url = challenge.url(self.reference.repository()).map_err(|reason| self.denied(&reason))?;
-        let plain = self.plain.get().copied().unwrap_or(true);
-        self.may_follow(&self.url(plain, "v2/")?, &url)?;
-        let response = self.fetch(url, &[], None).await?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = self.body(response, ANSWER_LIMIT).await?;
-        let body = body.ok_or_else(|| self.denied("its token service sent far too much"))?;
-        if !status.is_success() {
-            let said = words(&body).map(|words| format!(": {words}")).unwrap_or_default();
-            let mut failure = self.denied(&format!("its token service answered {status}{said}"));
-            failure.again = again(status, &headers);
-            return Err(failure);
-        }
-        let fresh = read_token(&body).map_err(|reason| self.denied(reason))?;
-        Ok(token.insert(fresh).clone())
-    }
-
-    /// A whole body; `None` when it is over the limit.
-    async fn body(&self, mut response: Response, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
-        if response.content_length().is_some_and(|length| length > limit) {
-            return Ok(None);
-        }
-        let mut bytes = Vec::new();
-        let failed = |error| unreachable(self.reference.registry(), error);
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() as u64 > limit {
-                return Ok(None);
-            }
-        }
-        Ok(Some(bytes))
-    }
-
-    fn url(&self, plain: bool, path: &str) -> Result<Url, Failure> {
-        let (scheme, registry) = (if plain { "http" } else { "https" }, self.reference.registry());
-        Url::parse(&format!("{scheme}://{}/{path}", endpoint(registry))).map_err(|_| {
-            let given = registry.to_owned();
-            Failure::final_(Error::Reference { given, problem: "the registry's name makes no address" })
-        })
-    }
-
-    fn what(&self, name: &str) -> String {
-        let joint = if name.contains(':') { '@' } else { ':' };
-        format!("{}{joint}{name}", self.reference.repository())
-    }
-
-    fn denied(&self, reason: &str) -> Failure {
+    /// A tag or a digest of the repository, in oci-client's terms.
+    fn image(&self, name: &str) -> oci_client::Reference {
         let (registry, repository) =
             (self.reference.registry().to_owned(), self.reference.repository().to_owned());
-        Failure::final_(Error::Denied { registry, repository, reason: reason.trim().to_owned() })
+        if name.contains(':') {
+            oci_client::Reference::with_digest(registry, repository, name.to_owned())
+        } else {
+            oci_client::Reference::with_tag(registry, repository, name.to_owned())
+        }
+    }
+}
+
+impl Contact {
+    fn encrypted(&self) -> bool {
+        self.speaker.gate.route().encrypted
     }
 
-    fn misdirected(&self, target: &str, problem: &'static str) -> Failure {
-        let (registry, target) = (self.reference.registry().to_owned(), target.to_owned());
-        Failure::final_(Error::Misdirected { registry, target, problem })
+    fn certificates(&self) -> bool {
+        !self.speaker.gate.route().plain
+    }
+}
+
+impl Speaker {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.gate, &other.gate)
     }
 
-    fn status(&self, status: StatusCode, name: &str, headers: &HeaderMap, words: Option<String>) -> Failure {
-        let (registry, what) = (self.reference.registry().to_owned(), self.what(name));
-        match status {
-            StatusCode::NOT_FOUND => Failure::final_(Error::NotFound { registry, what }),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                self.denied(&words.unwrap_or_else(|| format!("it answered {status}")))
-            }
-            _ => {
-                let error = Error::Status { registry, status: status.as_u16(), what };
-                Failure { error: Box::new(error), again: again(status, headers) }
-            }
+    /// Waits for an answer, and lets the gate say why there was none.
+    async fn guarded<T>(
+        &self,
+        asked: &Asked,
+        work: impl Future<Output = Result<T, OciDistributionError>>,
+    ) -> Result<T, Trouble> {
+        let _ = self.gate.refusal();
+        // A token that came later than the one that was looked at.
+        let done = AssertUnwindSafe(work).catch_unwind().await;
+        let done = done.map_err(|_| asked.denied("its token service sent a malformed token"))?;
+        match (self.gate.refusal(), done) {
+            (Some(Refusal::NeedsCertificates), _) => Err(Trouble::NeedsCertificates),
+            (Some(refusal), _) => Err(asked.refused(refusal).into()),
+            (None, Ok(done)) => Ok(done),
+            (None, Err(OciDistributionError::UnauthorizedError { .. })) => Err(Trouble::Unauthorized),
+            (None, Err(error)) => Err(asked.failed(error).into()),
         }
     }
 }
 
 impl HttpBody {
     pub(super) async fn chunk(&mut self) -> Result<Option<Vec<u8>>, Failure> {
-        let chunk = self.response.chunk().await.map_err(|error| unreachable(&self.registry, error))?;
-        Ok(chunk.map(|bytes| bytes.to_vec()))
+        match self.stream.next().await {
+            None => Ok(None),
+            Some(Ok(bytes)) => Ok(Some(bytes.to_vec())),
+            // The caller has the size and the digest that count, and says more about them.
+            Some(Err(error)) if is_digest_error(&error) => Ok(None),
+            Some(Err(error)) => Err(match self.speaker.gate.refusal() {
+                Some(refusal) => self.asked.refused(refusal),
+                None => self.asked.cut(error),
+            }),
+        }
     }
+}
+
+fn is_digest_error(error: &io::Error) -> bool {
+    matches!(error.get_ref(), Some(inner) if inner.is::<DigestError>())
 }
 
 /// Docker Hub's name is not where its registry answers.
 fn endpoint(registry: &str) -> &str {
-    if registry == "docker.io" { "registry-1.docker.io" } else { registry }
-}
-
-fn is_redirect(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+    if registry == "docker.io" { "index.docker.io" } else { registry }
 }
 
 /// A connection that opened, and then gave no answer that could be read: what a TLS server does with plain HTTP
@@ -306,50 +365,11 @@ fn broke_off(failure: &Failure) -> bool {
     source.downcast_ref::<reqwest::Error>().is_some_and(|error| !error.is_connect() && !error.is_timeout())
 }
 
-/// For a body that broke off.
-fn unreachable(registry: &str, error: reqwest::Error) -> Failure {
-    let source = Box::new(error.without_url());
-    Failure::passing(Error::Unreachable { registry: registry.to_owned(), source })
-}
-
-/// Whether a refusal may pass, and when.
-fn again(status: StatusCode, headers: &HeaderMap) -> Again {
-    let passing = status.is_server_error()
-        || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT);
-    match retry_after(headers) {
-        _ if !passing => Again::Never,
-        Some(pause) => Again::After(pause),
-        None => Again::Later,
-    }
-}
-
-/// `Retry-After` in seconds; the form with a date is rare and is treated as absent.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Platform;
-
-    #[test]
-    fn a_registry_may_lead_elsewhere_but_not_out_of_encryption_or_into_this_machine() {
-        let leads = |reference: &str, from: &str, to: &str| {
-            let reference = Reference::parse(reference).expect("a reference");
-            let registry = HttpRegistry::new(&reference, &PullOptions::new(Platform::linux("amd64")));
-            let [from, to] = [from, to].map(|url| Url::parse(url).expect("an address"));
-            registry.may_follow(&from, &to).map_err(|failure| failure.error.to_string())
-        };
-        let ecr = |to: &str| leads("public.ecr.aws/lambda/python:3.11", "https://public.ecr.aws/v2/", to);
-        assert_eq!(ecr("https://d2glxqk2uabbnd.cloudfront.net/layer"), Ok(()));
-        assert!(ecr("http://d2glxqk2uabbnd.cloudfront.net/layer").expect_err("plain").contains("encryption"));
-        assert!(ecr("https://169.254.169.254/").expect_err("keys").contains("its cloud"));
-        assert!(ecr("file:///etc/passwd").expect_err("a file").contains("no web address"));
-        let here = |to: &str| leads("127.0.0.1:5000/a:1", "http://127.0.0.1:5000/v2/", to);
-        assert_eq!(here("http://10.0.0.7:9000/bucket"), Ok(()));
-        assert_eq!(here("https://s3.example.org/bucket"), Ok(()));
-        assert!(here("http://169.254.169.254/").is_err());
+/// Whether what went wrong went wrong over TLS.
+fn spoke_tls(failure: &Failure) -> bool {
+    match failure.error.as_ref() {
+        Error::Unreachable { source, .. } => speaks_tls(source.as_ref()),
+        Error::Certificate { .. } | Error::Denied { .. } | Error::Misdirected { .. } => true,
+        _ => false,
     }
 }

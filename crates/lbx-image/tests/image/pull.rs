@@ -37,7 +37,7 @@ fn image(architecture: &str) -> Image {
 }
 
 fn memory(image: &Image) -> MemoryRegistry {
-    let mut memory = MemoryRegistry::new().with_manifest("1", &image.manifest_type, &image.manifest);
+    let mut memory = MemoryRegistry::new().with_manifest("1", &image.manifest);
     for layer in &image.layers {
         memory = memory.with_blob(&layer.blob);
     }

@@ -73,7 +73,7 @@ fn listing(launcher: &Launcher, root: Root) -> String {
 async fn pull(home: &Home, layers: Vec<Tar>) -> Image {
     let layers = layers.into_iter().map(|tar| Layer::gzip(&tar.finish())).collect();
     let image = lbx_testkit::images::Image::new("amd64", layers);
-    let mut memory = MemoryRegistry::new().with_manifest("1", &image.manifest_type, &image.manifest);
+    let mut memory = MemoryRegistry::new().with_manifest("1", &image.manifest);
     for layer in &image.layers {
         memory = memory.with_blob(&layer.blob);
     }

@@ -6,10 +6,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::{fmt, io};
 
 use hyper_util::client::proxy::matcher::Matcher;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{NoProxy, Proxy, Url};
+use reqwest::Url;
 
 use crate::{PullOptions, Reference};
 
@@ -68,21 +68,14 @@ impl Guard {
     }
 }
 
-/// A name can resolve to what may not be written as an address.
-impl Resolve for Guard {
-    fn resolve(&self, name: Name) -> Resolving {
-        let guard = self.clone();
-        Box::pin(async move {
-            let host = name.as_str();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
-            let chosen = host == guard.0.registry || guard.0.proxies.iter().any(|proxy| proxy == host);
-            let allowed: Vec<SocketAddr> =
-                found.into_iter().filter(|found| chosen || guard.allows_address(found.ip())).collect();
-            if allowed.is_empty() {
-                return Err(format!("{host} is an address of this machine or its cloud").into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
+impl Guard {
+    /// The addresses that a name may be reached at; none when all it has are forbidden ones. A name can resolve to what
+    /// may not be written as an address.
+    pub(super) async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let found = tokio::net::lookup_host((bare, port)).await?;
+        let chosen = host == self.0.registry || self.0.proxies.iter().any(|proxy| proxy == host);
+        Ok(found.filter(|found| chosen || self.allows_address(found.ip())).collect())
     }
 }
 
@@ -106,48 +99,40 @@ fn is_localhost(host: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost")
 }
 
-/// The proxies of a pull: for the client, and to name the one that failed.
+/// The proxies of a pull.
 #[derive(Debug)]
-pub(super) struct Proxies {
-    http: Option<String>,
-    https: Option<String>,
-    exceptions: String,
-    matcher: Matcher,
+pub(super) struct Proxies(Matcher);
+
+/// A proxy on the way to a target.
+pub(super) struct ProxyRoute {
+    /// Without user name and password.
+    pub(super) url: Url,
+    /// What to send as `Proxy-Authorization`.
+    pub(super) authorization: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for ProxyRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProxyRoute").field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
 }
 
 impl Proxies {
     pub(super) fn new(options: &PullOptions) -> Self {
         let proxy = options.proxy.clone().unwrap_or_default();
-        let exceptions = match proxy.no_proxy.as_deref() {
+        let exceptions = match proxy.no_proxy {
             Some(hosts) => format!("{hosts},{NEVER_PROXIED}"),
             None => NEVER_PROXIED.to_owned(),
         };
-        let (http, https) = (proxy.http, proxy.https);
-        let matcher = Matcher::builder()
-            .http(http.clone().unwrap_or_default())
-            .https(https.clone().unwrap_or_default())
-            .no(exceptions.clone())
-            .build();
-        Self { http, https, exceptions, matcher }
+        let (http, https) = (proxy.http.unwrap_or_default(), proxy.https.unwrap_or_default());
+        Self(Matcher::builder().http(http).https(https).no(exceptions).build())
     }
 
-    pub(super) fn all(&self) -> Result<Vec<Proxy>, reqwest::Error> {
-        let exceptions = || NoProxy::from_string(&self.exceptions);
-        let http = self.http.as_deref().map(|url| Ok(Proxy::http(url)?.no_proxy(exceptions())));
-        let https = self.https.as_deref().map(|url| Ok(Proxy::https(url)?.no_proxy(exceptions())));
-        http.into_iter().chain(https).collect()
-    }
-
-    /// Whether plain HTTP takes a way that needs certificates.
-    pub(super) fn plain_needs_tls(&self) -> bool {
-        self.http.as_deref().and_then(proxy_url).is_some_and(|url| url.scheme() == "https")
-    }
-
-    /// The proxy that a request goes through, without user name and password.
-    pub(super) fn of(&self, url: &Url) -> Option<String> {
-        let found = self.matcher.intercept(&url.as_str().parse().ok()?)?;
-        let found = proxy_url(&found.uri().to_string())?;
-        Some(format!("{}://{}", found.scheme(), authority(&found)))
+    /// The proxy that a target is reached through.
+    pub(super) fn of(&self, target: &Url) -> Option<ProxyRoute> {
+        let found = self.0.intercept(&target.as_str().parse().ok()?)?;
+        let authorization = found.basic_auth().map(|value| value.as_bytes().to_vec());
+        Some(ProxyRoute { url: proxy_url(&found.uri().to_string())?, authorization })
     }
 }
 
@@ -208,15 +193,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_may_not_resolve_to_this_machine_unless_the_user_named_it() {
-        let resolve = |guard: Guard| async move {
-            let name = "localhost".parse().expect("a name");
-            guard.resolve(name).await.map(Iterator::count).map_err(|error| error.to_string())
-        };
-        assert!(resolve(guard("public.ecr.aws")).await.expect_err("refused").contains("localhost"));
-        assert!(resolve(guard("localhost:5000")).await.is_ok());
+        let resolve = async |guard: Guard| guard.addresses("localhost", 80).await.expect("a name").len();
+        assert_eq!(resolve(guard("public.ecr.aws")).await, 0);
+        assert_ne!(resolve(guard("localhost:5000")).await, 0);
         let proxy = ProxyOptions { https: Some("localhost:3128".to_owned()), ..ProxyOptions::default() };
         let reference = Reference::parse("public.ecr.aws/a:1").expect("a reference");
-        assert!(resolve(Guard::new(&reference, &options(Some(proxy)))).await.is_ok());
+        assert_ne!(resolve(Guard::new(&reference, &options(Some(proxy)))).await, 0);
     }
 
     #[test]
@@ -226,14 +208,18 @@ mod tests {
             https: Some("proxy.test:3129".to_owned()),
             no_proxy: Some(".internal,10.0.0.0/8".to_owned()),
         })));
-        let of = |url: &str| proxies.of(&Url::parse(url).expect(url));
-        assert_eq!(of("http://a.test/").as_deref(), Some("http://proxy.test:3128"));
-        assert_eq!(of("https://a.test/").as_deref(), Some("http://proxy.test:3129"));
+        let found = |url: &str| proxies.of(&Url::parse(url).expect(url));
+        let of = |url: &str| found(url).map(|proxy| proxy.url.to_string());
+        assert_eq!(of("http://a.test/").as_deref(), Some("http://proxy.test:3128/"));
+        assert_eq!(of("https://a.test/").as_deref(), Some("http://proxy.test:3129/"));
+        let proxy = found("http://a.test/").expect("a proxy");
+        assert_eq!(proxy.authorization.as_deref(), Some(&b"Basic dXNlcjpzZWNyZXQ="[..]));
+        assert!(!format!("{proxy:?}").contains("dXNl"), "{proxy:?}");
         for direct in
             ["https://a.internal/", "http://10.1.2.3/", "http://127.0.0.1:5000/", "http://localhost:1/"]
         {
             assert_eq!(of(direct), None, "{direct}");
         }
-        assert_eq!(Proxies::new(&options(None)).of(&Url::parse("https://a.test/").expect("a URL")), None);
+        assert!(Proxies::new(&options(None)).of(&Url::parse("https://a.test/").expect("a URL")).is_none());
     }
 }

@@ -1,0 +1,489 @@
+//! The gate: the one way from oci-client to the network, and back.
+//!
+//! oci-client speaks the protocol. It follows realms and redirects anywhere, reads documents without a limit, and has
+//! no say in names: all of that is judged here, below it. It is told of one proxy, on loopback, for this process
+//! alone: the gate opens connections only to where they may lead ([`super::route`]), through the user's own proxies
+//! where there are any, and lets back only as many bytes as were allowed. TLS runs through it end to end, so that
+//! the gate moves bytes that it can't read.
+//!
+//! Another user of this machine can reach the port, and gets nothing without the client's secret.
+
+mod dial;
+mod head;
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::Url;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+
+use self::dial::Dialer;
+use self::head::{Head, read_head};
+use super::certificates::Trust;
+use super::route::{Guard, authority};
+use crate::{Cause, PullOptions, Reference};
+
+/// How long a client of the gate may take to say what it wants: it is this process.
+const ASKING: Duration = Duration::from_secs(10);
+/// How much is moved at once, in bytes.
+const PIECE: usize = 64 << 10;
+
+/// A gate that is open, for one client. Dropping it closes it, and every connection through it.
+#[derive(Debug)]
+pub(super) struct Gate {
+    proxy: String,
+    session: Arc<Session>,
+    acceptor: AbortHandle,
+}
+
+/// What the client may do, how much may come back, and what it was refused.
+#[derive(Debug)]
+struct Session {
+    address: SocketAddr,
+    /// `Basic …`, as the client presents it.
+    credentials: String,
+    guard: Guard,
+    dialer: Dialer,
+    route: Route,
+    /// Bytes that may still come back.
+    allowance: AtomicU64,
+    lifted: watch::Sender<bool>,
+    refusal: Mutex<Option<Refusal>>,
+    /// The last status that came in plain HTTP; 0 for none.
+    status: AtomicU16,
+}
+
+/// Where a gate may lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Route {
+    /// Plain HTTP is refused: the registry is spoken to over HTTPS, and must not lead out of it.
+    pub(super) encrypted: bool,
+    /// Tunnels are refused: the client has no certificates to judge what is at the other end.
+    pub(super) plain: bool,
+    /// What comes when the allowance is used up waits for [`Gate::lift`]. Otherwise it ends the connection.
+    pub(super) patient: bool,
+}
+
+/// Why the gate let something not pass.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Not there.
+    Misdirected { target: String, problem: &'static str },
+    /// A tunnel, from a client without certificates.
+    NeedsCertificates,
+    /// No connection.
+    Unreachable { host: String, source: Cause },
+    /// No connection, or a refusal, from the proxy in between.
+    Proxy { host: String, proxy: String, source: Cause },
+    /// More than was allowed.
+    TooMuch,
+}
+
+impl Gate {
+    pub(super) async fn open(
+        reference: &Reference,
+        options: &PullOptions,
+        trust: &Arc<Trust>,
+        route: Route,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let (address, secret, guard) = (listener.local_addr()?, secret()?, Guard::new(reference, options));
+        let session = Arc::new(Session {
+            address,
+            credentials: head::basic("lbx", &secret),
+            dialer: Dialer::new(guard.clone(), options, Arc::clone(trust)),
+            guard,
+            route,
+            allowance: AtomicU64::new(0),
+            lifted: watch::Sender::new(false),
+            refusal: Mutex::new(None),
+            status: AtomicU16::new(0),
+        });
+        let acceptor = tokio::spawn(accept(listener, Arc::clone(&session))).abort_handle();
+        Ok(Self { proxy: format!("http://lbx:{secret}@{address}"), session, acceptor })
+    }
+
+    /// The proxy to tell the client of.
+    pub(super) fn proxy(&self) -> &str {
+        &self.proxy
+    }
+
+    pub(super) fn route(&self) -> Route {
+        self.session.route
+    }
+
+    /// Lets that many bytes come back from now on, headers and encryption included.
+    pub(super) fn allow(&self, bytes: u64) {
+        self.session.allowance.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Lets everything come back: the client hands it on as it comes.
+    pub(super) fn lift(&self) {
+        self.allow(u64::MAX);
+        self.session.lifted.send_replace(true);
+    }
+
+    /// What was refused last, once.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.session.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The last status that came in plain HTTP.
+    pub(super) fn status(&self) -> Option<u16> {
+        Some(self.session.status.load(Ordering::SeqCst)).filter(|status| *status != 0)
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.acceptor.abort();
+    }
+}
+
+/// What nobody guesses.
+fn secret() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if filled == bytes.len() { Ok(hex::encode(bytes)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+impl Session {
+    fn refuse(&self, refusal: Refusal) {
+        tracing::debug!(?refusal, "refused");
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+    }
+
+    /// How much of a piece may come back; 0 for nothing, ever.
+    async fn allowed(&self) -> usize {
+        loop {
+            let allowed = self.allowance.load(Ordering::SeqCst).min(PIECE as u64);
+            if allowed > 0 {
+                return usize::try_from(allowed).unwrap_or(PIECE);
+            }
+            if !self.route.patient {
+                self.refuse(Refusal::TooMuch);
+                return 0;
+            }
+            // The sender is in the session, so it outlives the wait.
+            let _ = self.lifted.subscribe().wait_for(|lifted| *lifted).await;
+        }
+    }
+
+    fn spend(&self, bytes: usize) {
+        let spend = |allowance: u64| match allowance {
+            u64::MAX => None,
+            _ => Some(allowance.saturating_sub(bytes as u64)),
+        };
+        // `None` leaves what has no limit without one.
+        let _ = self.allowance.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spend);
+    }
+
+    async fn serve(&self, mut client: TcpStream) -> io::Result<()> {
+        client.set_nodelay(true)?;
+        let asked = tokio::time::timeout(ASKING, read_head(&mut client)).await;
+        let head = asked.map_err(|_| io::ErrorKind::TimedOut)??;
+        let known = match head.field("proxy-authorization") {
+            Some(given) => given == self.credentials,
+            // reqwest drops them when plain HTTP leads to another host.
+            None => is_own(client.peer_addr()?, self.address).unwrap_or(false),
+        };
+        if !known {
+            return answer(&mut client, 407).await;
+        }
+        let passed = match head.method() {
+            "CONNECT" => self.tunnel(&head, &mut client).await,
+            _ => self.plain(&head, &mut client).await,
+        };
+        match passed {
+            Ok(()) => Ok(()),
+            Err(refusal) => {
+                self.refuse(refusal);
+                answer(&mut client, 403).await
+            }
+        }
+    }
+
+    async fn tunnel(&self, head: &Head, client: &mut TcpStream) -> Result<(), Refusal> {
+        let url = Url::parse(&format!("https://{}", head.target())).map_err(|_| nowhere(head.target()))?;
+        if self.route.plain {
+            return Err(Refusal::NeedsCertificates);
+        }
+        self.may_lead(&url)?;
+        let mut upstream = self.dialer.tunnel(&url).await?;
+        // From here on the client speaks to the other end, and so do its errors.
+        let _ = async {
+            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+            upstream.write_all(head.rest()).await?;
+            upstream.flush().await?;
+            relay(self, client, upstream, |_| ()).await
+        }
+        .await;
+        Ok(())
+    }
+
+    async fn plain(&self, head: &Head, client: &mut TcpStream) -> Result<(), Refusal> {
+        let url = Url::parse(head.target()).ok().filter(|url| url.scheme() == "http");
+        let url = url.ok_or_else(|| nowhere(head.target()))?;
+        if self.route.encrypted {
+            let target = url.host_str().unwrap_or_default().to_owned();
+            return Err(Refusal::Misdirected { target, problem: "without encryption" });
+        }
+        self.may_lead(&url)?;
+        self.status.store(0, Ordering::SeqCst);
+        let (mut upstream, proxy) = self.dialer.plain(&url).await?;
+        let request = head.forwarded(&url, proxy.as_ref());
+        let _ = async {
+            upstream.write_all(&request).await?;
+            upstream.flush().await?;
+            relay(self, client, upstream, |first| {
+                let status = head::status(first).unwrap_or_default();
+                self.status.store(status, Ordering::SeqCst);
+                if let Some(proxy) = proxy.as_ref().filter(|_| status == 407) {
+                    self.refuse(proxy.refusal(&url, status));
+                }
+            })
+            .await
+        }
+        .await;
+        Ok(())
+    }
+
+    fn may_lead(&self, url: &Url) -> Result<(), Refusal> {
+        tracing::debug!(to = authority(url), encrypted = self.route.encrypted, "a request");
+        if self.guard.allows(url) { Ok(()) } else { Err(forbidden(url)) }
+    }
+}
+
+fn nowhere(target: &str) -> Refusal {
+    let target = target.chars().filter(|c| !c.is_control()).take(200).collect();
+    Refusal::Misdirected { target, problem: "which is no web address" }
+}
+
+fn forbidden(url: &Url) -> Refusal {
+    let target = url.host_str().unwrap_or_default().to_owned();
+    Refusal::Misdirected { target, problem: "an address of this machine or its cloud" }
+}
+
+/// Whether a connection comes from this user: both ends are on this machine, and the kernel lists whose they are.
+fn is_own(peer: SocketAddr, here: SocketAddr) -> io::Result<bool> {
+    let (SocketAddr::V4(peer), SocketAddr::V4(here)) = (peer, here) else { return Ok(false) };
+    let own = rustix::process::geteuid().as_raw();
+    Ok(owner(&fs_err::read_to_string("/proc/self/net/tcp")?, peer, here) == Some(own))
+}
+
+/// The user id of the socket at `local` that is connected to `remote`, in the kernel's table.
+fn owner(table: &str, local: SocketAddrV4, remote: SocketAddrV4) -> Option<u32> {
+    // Addresses are in the machine's own byte order, ports are not.
+    let written = |address: SocketAddrV4| {
+        format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
+    };
+    let (local, remote) = (written(local), written(remote));
+    table.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let found = fields.next() == Some(&local) && fields.next() == Some(&remote);
+        // State, queues, timer, retransmissions, user.
+        fields.nth(4).filter(|_| found)?.parse().ok()
+    })
+}
+
+async fn accept(listener: TcpListener, session: Arc<Session>) {
+    // Dropped with this task, and with it every connection.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => {
+                    let session = Arc::clone(&session);
+                    connections.spawn(async move { session.serve(client).await });
+                }
+                // Out of descriptors, most likely: some come back when a connection ends.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+            Some(ended) = connections.join_next() => {
+                // A client that goes away ends its conversation, and that is all there is to say.
+                if let Ok(Err(error)) = ended {
+                    tracing::trace!(%error, "a connection ended");
+                }
+            }
+        }
+    }
+}
+
+async fn answer(client: &mut TcpStream, status: u16) -> io::Result<()> {
+    let mut answer = String::new();
+    let _ = write!(answer, "HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    client.write_all(answer.as_bytes()).await
+}
+
+/// Moves bytes both ways until either side is done; what comes back is counted, and its first bytes are shown.
+async fn relay(
+    session: &Session,
+    client: &mut TcpStream,
+    upstream: impl AsyncRead + AsyncWrite + Unpin,
+    mut first: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let (mut client_reader, mut client_writer) = client.split();
+    let (mut upstream_reader, mut upstream_writer) = tokio::io::split(upstream);
+    let up = tokio::io::copy(&mut client_reader, &mut upstream_writer);
+    let down = async {
+        let mut piece = vec![0; PIECE];
+        let mut begun = false;
+        loop {
+            let allowed = session.allowed().await;
+            let count = upstream_reader.read(&mut piece[..allowed]).await?;
+            if count == 0 {
+                return client_writer.shutdown().await;
+            }
+            session.spend(count);
+            if !begun {
+                first(&piece[..count]);
+                begun = true;
+            }
+            client_writer.write_all(&piece[..count]).await?;
+        }
+    };
+    tokio::select! {
+        ended = up => ended.map(drop),
+        ended = down => ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Platform;
+
+    const PATIENT: Route = Route { encrypted: false, plain: true, patient: true };
+
+    async fn gate(registry: &str, route: Route) -> Gate {
+        let reference = Reference::parse(&format!("{registry}/a:1")).expect("a reference");
+        let options = PullOptions::new(Platform::linux("amd64"));
+        let gate = Gate::open(&reference, &options, &Arc::new(Trust::new(&[])), route).await;
+        gate.expect("loopback has a free port")
+    }
+
+    /// What the gate answers to a head, with or without the secret.
+    async fn ask(gate: &Gate, request: &str, secret: bool) -> String {
+        let mut stream = TcpStream::connect(gate.session.address).await.expect("the gate is open");
+        let credentials = if secret { gate.session.credentials.as_str() } else { "Basic eDp5" };
+        let head = format!("{request} HTTP/1.1\r\nProxy-Authorization: {credentials}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("a listener");
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        answer
+    }
+
+    /// A server that sends a number of bytes after a head.
+    async fn sender(bytes: usize) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = read_head(&mut stream).await;
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n");
+                let _ = stream.write_all(&[head.into_bytes(), vec![b'x'; bytes]].concat()).await;
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn whoever_lacks_the_secret_gets_nothing() {
+        let server = sender(10).await;
+        let gate = gate(&server, PATIENT).await;
+        gate.lift();
+        let request = format!("GET http://{server}/");
+        assert!(ask(&gate, &request, false).await.starts_with("HTTP/1.1 407"));
+        assert!(ask(&gate, &request, true).await.ends_with("xxxxxxxxxx"));
+        assert_eq!(gate.status(), Some(200));
+    }
+
+    #[tokio::test]
+    async fn it_leads_nowhere_else_and_says_why() {
+        let everything = Route { encrypted: false, plain: false, patient: false };
+        let gate = gate("127.0.0.1:5000", everything).await;
+        for target in
+            ["CONNECT 169.254.169.254:443", "GET http://169.254.169.254/latest", "GET file:///etc/passwd"]
+        {
+            assert!(ask(&gate, target, true).await.starts_with("HTTP/1.1 403"), "{target}");
+            assert!(matches!(gate.refusal(), Some(Refusal::Misdirected { .. })), "{target}");
+        }
+        assert!(gate.refusal().is_none(), "told once");
+        let encrypted = self::gate("public.ecr.aws", Route { encrypted: true, ..everything }).await;
+        assert!(ask(&encrypted, "GET http://cdn.test/", true).await.starts_with("HTTP/1.1 403"));
+        let Some(Refusal::Misdirected { problem, .. }) = encrypted.refusal() else { panic!("not refused") };
+        assert_eq!(problem, "without encryption");
+        for host in ["CONNECT 127.0.0.1:443", "CONNECT localhost:443", "CONNECT [::1]:443"] {
+            assert!(ask(&encrypted, host, true).await.starts_with("HTTP/1.1 403"), "{host}");
+        }
+        let plain = self::gate("127.0.0.1:5000", PATIENT).await;
+        assert!(ask(&plain, "CONNECT cdn.test:443", true).await.starts_with("HTTP/1.1 403"));
+        assert!(matches!(plain.refusal(), Some(Refusal::NeedsCertificates)));
+    }
+
+    #[tokio::test]
+    async fn no_more_comes_back_than_was_allowed_until_it_is_lifted() {
+        let server = sender(1_000_000).await;
+        let request = format!("GET http://{server}/");
+        let strict = gate(&server, Route { patient: false, ..PATIENT }).await;
+        strict.allow(100_000);
+        assert_eq!(ask(&strict, &request, true).await.len(), 100_000);
+        assert!(matches!(strict.refusal(), Some(Refusal::TooMuch)));
+        let patient = gate(&server, PATIENT).await;
+        patient.allow(100_000);
+        let lifted = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            patient.lift();
+        };
+        let (answer, ()) = tokio::join!(ask(&patient, &request, true), lifted);
+        assert!(answer.len() > 1_000_000);
+        assert!(patient.refusal().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_closed_gate_ends_what_went_through_it() {
+        let server = sender(10_000_000).await;
+        let gate = gate(&server, PATIENT).await;
+        let address = gate.session.address;
+        gate.allow(1000);
+        let request = format!("GET http://{server}/");
+        let (answer, ()) = tokio::join!(ask(&gate, &request, true), async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            gate.acceptor.abort();
+        });
+        assert_eq!(answer.len(), 1000);
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn without_the_secret_only_this_users_own_connections_pass() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let here = listener.local_addr().expect("an address");
+        let client = TcpStream::connect(here).await.expect("a listener");
+        let peer = client.local_addr().expect("an address");
+        assert!(is_own(peer, here).expect("a table"));
+        let other = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        assert!(!is_own(other, here).expect("a table"));
+        assert!(!is_own(peer, other).expect("a table"));
+    }
+
+    #[test]
+    fn a_sockets_owner_is_read_from_the_kernels_table() {
+        let ip = u32::from_ne_bytes([127, 0, 0, 1]);
+        let table = format!(
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+             0: {ip:08X}:1F90 {ip:08X}:C350 01 00000000:00000000 00:00000000 00000000  1000        0 22 1\n"
+        );
+        let at = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        assert_eq!(owner(&table, at(8080), at(50000)), Some(1000));
+        assert_eq!(owner(&table, at(50000), at(8080)), None);
+        assert_eq!(owner("", at(1), at(2)), None);
+    }
+}

@@ -5,7 +5,7 @@ use lbx_testkit::images::{Image, Layer, Tar};
 use lbx_testkit::registry::Registry;
 use lbx_testkit::standin;
 
-use crate::support::{fails, lbx};
+use crate::support::{fails, lbx, lbx_shared};
 
 /// The exit code for everything here.
 const IMAGE: i32 = 4;
@@ -151,6 +151,31 @@ fn an_image_with_another_python_says_which_runtime_it_is_for() {
         "error: the image `127.0.0.1:[PORT]/lambda/python:3.9` has Python 3.9.2, but python3.11 needs 3.11\n\
         hint: set the runtime to python3.9, or take another image\n",
     );
+}
+
+#[test]
+fn an_image_whose_python_has_no_pip_says_so_also_when_something_of_pip_is_left() {
+    const PACKAGES: &str = "var/lang/lib/python3.11/site-packages";
+    let layers = [
+        ("3.11-no-packages", Tar::new().opaque(PACKAGES)),
+        // What a package manager notes about pip stays.
+        ("3.11-no-pip", Tar::new().whiteout(&format!("{PACKAGES}/pip"))),
+    ];
+    for (tag, layer) in layers {
+        let Some(image) = standin::with_layer("python3.11", tag, &Layer::gzip(&layer.finish())) else {
+            return;
+        };
+        let home = home();
+        fails(
+            &home,
+            &mut lbx_shared(&home, &["build", "--runtime", "python3.11", "--image", &image]),
+            IMAGE,
+            &format!(
+                "error: the Python of the image `127.0.0.1:[PORT]/lambda/python:{tag}` has no pip\n\
+                hint: use an image with pip, such as the runtime's own (leave `image` out)\n"
+            ),
+        );
+    }
 }
 
 #[test]

@@ -16,11 +16,12 @@ use crate::event::Event;
 const IMAGE_VARIABLES: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR"];
 
 /// What finds out about the image's Python. It must run on any Python 3, and import nothing of the image's
-/// site-packages but the metadata of pip.
+/// site-packages but the metadata of pip. That alone does not say that pip is there.
 const PROBE: &str = "import sys, json
 try:
     from importlib.metadata import version
-    pip = version('pip')
+    from importlib.util import find_spec
+    pip = version('pip') if find_spec('pip') else None
 except Exception:
     pip = None
 print(json.dumps({'python': '%d.%d.%d' % sys.version_info[:3], 'pip': pip}))";

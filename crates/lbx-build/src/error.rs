@@ -420,6 +420,9 @@ impl Error {
             Self::NoPython { .. } => {
                 Some("use an image with Python, such as the runtime's own (leave `image` out)".to_owned())
             }
+            Self::NoPip { .. } => {
+                Some("use an image with pip, such as the runtime's own (leave `image` out)".to_owned())
+            }
             Self::WrongPython { found, .. } => {
                 let minor: Vec<&str> = found.split('.').take(2).collect();
                 Some(format!("set the runtime to python{}, or take another image", minor.join(".")))

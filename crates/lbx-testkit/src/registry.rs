@@ -125,16 +125,7 @@ impl Registry {
 
     /// Uploads a blob and returns its digest.
     pub fn push_blob(&self, repository: &str, bytes: &[u8]) -> String {
-        let digest = sha256(bytes);
-        let started = self.request("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], &[]);
-        started.expect_status(202, "begin an upload");
-        let location = started.header("location").expect("an upload has a location");
-        let path = location.split_once(&self.address).map_or(location, |(_, path)| path);
-        let joint = if path.contains('?') { '&' } else { '?' };
-        let headers = [("Content-Type", "application/octet-stream")];
-        let done = self.request("PUT", &format!("{path}{joint}digest={digest}"), &headers, bytes);
-        done.expect_status(201, "finish an upload");
-        digest
+        push_blob(&self.address, repository, bytes)
     }
 
     /// Whether the repository holds a blob.
@@ -144,10 +135,7 @@ impl Registry {
 
     /// Uploads a manifest or an index under a tag or its own digest, and returns its digest.
     pub fn push_manifest(&self, repository: &str, reference: &str, media_type: &str, bytes: &[u8]) -> String {
-        let path = format!("/v2/{repository}/manifests/{reference}");
-        let answer = self.request("PUT", &path, &[("Content-Type", media_type)], bytes);
-        answer.expect_status(201, "push a manifest");
-        sha256(bytes)
+        push_manifest(&self.address, repository, reference, media_type, bytes)
     }
 
     /// Where the server keeps a blob's bytes, for tests that damage it behind the server's back.
@@ -189,6 +177,38 @@ impl Answer {
         let body = String::from_utf8_lossy(&self.body);
         assert_eq!(self.status, expected, "{what}: {body}");
     }
+}
+
+/// Uploads a blob to the registry at an address and returns its digest.
+pub(crate) fn push_blob(address: &str, repository: &str, bytes: &[u8]) -> String {
+    let digest = sha256(bytes);
+    let started = post(address, "POST", &format!("/v2/{repository}/blobs/uploads/"), &[], &[]);
+    started.expect_status(202, "begin an upload");
+    let location = started.header("location").expect("an upload has a location");
+    let path = location.split_once(address).map_or(location, |(_, path)| path);
+    let joint = if path.contains('?') { '&' } else { '?' };
+    let headers = [("Content-Type", "application/octet-stream")];
+    let done = post(address, "PUT", &format!("{path}{joint}digest={digest}"), &headers, bytes);
+    done.expect_status(201, "finish an upload");
+    digest
+}
+
+/// Uploads a manifest to the registry at an address under a tag or its own digest, and returns its digest.
+pub(crate) fn push_manifest(
+    address: &str,
+    repository: &str,
+    reference: &str,
+    media_type: &str,
+    bytes: &[u8],
+) -> String {
+    let path = format!("/v2/{repository}/manifests/{reference}");
+    let answer = post(address, "PUT", &path, &[("Content-Type", media_type)], bytes);
+    answer.expect_status(201, "push a manifest");
+    sha256(bytes)
+}
+
+fn post(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    request(address, method, path, headers, body).expect("the registry answers")
 }
 
 /// One HTTP/1.1 request to `address` (`host:port`), without keep-alive.

@@ -3,6 +3,14 @@
 //! A test that needs one is skipped loudly when there is none, so that `cargo test` alone is of use. Where
 //! `LBX_MUST_RUN` names `standin`, as in CI, the skip is a failure.
 
+use serde_json::Value;
+
+use crate::images::{Layer, MANIFEST_TYPE};
+use crate::registry::{push_blob, push_manifest, request};
+
+/// The repository of the stand-in images.
+const REPOSITORY: &str = "lambda/python";
+
 /// The variable that holds the address of the registry with the stand-in images, `127.0.0.1:PORT`.
 const REGISTRY: &str = "LBX_TEST_REGISTRY";
 
@@ -20,7 +28,34 @@ pub fn reference(runtime: &str) -> Option<String> {
         return None;
     };
     let version = runtime.trim_start_matches("python");
-    Some(format!("{registry}/lambda/python:{version}"))
+    Some(format!("{registry}/{REPOSITORY}:{version}"))
+}
+
+/// The stand-in image of a runtime with one more layer on top, under a tag of its own beside it; none, with a loud
+/// word, when no registry serves it.
+pub fn with_layer(runtime: &str, tag: &str, layer: &Layer) -> Option<String> {
+    let reference = reference(runtime)?;
+    let (address, _) = reference.split_once('/').expect("an address");
+    let (_, version) = reference.rsplit_once(':').expect("a tag");
+    let mut manifest = document(address, &format!("manifests/{version}"));
+    let digest = manifest["config"]["digest"].as_str().expect("a configuration");
+    let mut config = document(address, &format!("blobs/{digest}"));
+    let push = |list: &mut Value, one: Value| list.as_array_mut().expect("a list").push(one);
+    push(&mut config["rootfs"]["diff_ids"], layer.diff_id.clone().into());
+    push(&mut manifest["layers"], layer.descriptor());
+    let config = config.to_string().into_bytes();
+    manifest["config"]["digest"] = push_blob(address, REPOSITORY, &config).into();
+    manifest["config"]["size"] = config.len().into();
+    push_blob(address, REPOSITORY, &layer.blob);
+    push_manifest(address, REPOSITORY, tag, MANIFEST_TYPE, manifest.to_string().as_bytes());
+    Some(format!("{address}/{REPOSITORY}:{tag}"))
+}
+
+fn document(address: &str, path: &str) -> Value {
+    let path = format!("/v2/{REPOSITORY}/{path}");
+    let answer = request(address, "GET", &path, &[("Accept", MANIFEST_TYPE)], &[]).expect("an answer");
+    assert_eq!(answer.status, 200, "{path}");
+    serde_json::from_slice(&answer.body).expect("JSON")
 }
 
 /// Whether `LBX_MUST_RUN`, a comma-separated list, forbids skipping tests of this kind.

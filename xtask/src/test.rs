@@ -8,15 +8,19 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use lbx_testkit::registry::Registry;
 use serde_json::Value;
 
-use crate::{Result, check, process, provision, serve, unprivileged, wheels, workspace};
+use crate::{Result, check, image, process, provision, serve, unprivileged, wheels, workspace};
 
 /// Tests that run once more as root when this process is root.
 const ALSO_AS_ROOT: [&str; 3] = ["it", "repro", "sandbox"];
 
 /// What cannot be skipped here: the set-up has provided for it.
 const MUST_RUN: &str = "registry,sandbox,standin,wheels";
+
+/// The runtimes whose stand-in images the tests use.
+const RUNTIMES: [&str; 3] = ["python3.9", "python3.11", "python3.13"];
 
 /// What to run.
 #[derive(clap::Args)]
@@ -34,6 +38,13 @@ struct Program {
     name: String,
     path: PathBuf,
     folder: PathBuf,
+}
+
+/// What the programs are told of what was set up.
+struct Setup {
+    registry: Registry,
+    wheels: PathBuf,
+    images: PathBuf,
 }
 
 /// What one or all of them said.
@@ -59,14 +70,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let programs = build()?;
     println!("== set-up");
     let scratch = tempfile::tempdir()?;
-    let registry =
-        serve::standin(&["python3.9", "python3.11", "python3.13"], &scratch.path().join("registry"))?;
-    let wheels = wheels::fetch()?;
+    let setup = set_up(&scratch.path().join("registry"))?;
     let mut count = Count::default();
     for program in
         programs.iter().filter(|one| arguments.program.as_ref().is_none_or(|name| *name == one.name))
     {
-        let run = |as_root| run_program(program, registry.address(), &wheels, as_root, &arguments.rest);
+        let run = |as_root| run_program(program, &setup, as_root, &arguments.rest);
         count.add(&program.name, &run(false)?);
         if unprivileged::is_root() && ALSO_AS_ROOT.contains(&program.name.as_str()) {
             count.add(&format!("{} as root", program.name), &run(true)?);
@@ -112,13 +121,18 @@ fn program(message: &Value) -> Option<Program> {
     })
 }
 
-fn run_program(
-    program: &Program,
-    registry: &str,
-    wheels: &Path,
-    as_root: bool,
-    rest: &[String],
-) -> Result<Count> {
+/// Images, a registry that has them, and wheels.
+fn set_up(registry: &Path) -> Result<Setup> {
+    let images = workspace::standin_images();
+    for runtime in RUNTIMES {
+        // One of the tests assembles them again, from the same packages.
+        image::ensure_repeatable(runtime, &images)?;
+    }
+    unprivileged::open_to_all(&images)?;
+    Ok(Setup { registry: serve::standin(&RUNTIMES, registry)?, wheels: wheels::fetch()?, images })
+}
+
+fn run_program(program: &Program, setup: &Setup, as_root: bool, rest: &[String]) -> Result<Count> {
     println!("== {}{}", program.name, if as_root { " as root" } else { "" });
     let home = tempfile::tempdir()?;
     unprivileged::hand_over(home.path())?;
@@ -128,8 +142,9 @@ fn run_program(
         .current_dir(&program.folder)
         .env("HOME", home.path())
         .env("LBX_MUST_RUN", MUST_RUN)
-        .env("LBX_TEST_REGISTRY", registry)
-        .env("LBX_TEST_WHEELS", wheels)
+        .env("LBX_TEST_REGISTRY", setup.registry.address())
+        .env("LBX_TEST_STANDIN", &setup.images)
+        .env("LBX_TEST_WHEELS", &setup.wheels)
         .env_remove("XDG_CACHE_HOME")
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());

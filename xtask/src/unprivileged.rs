@@ -33,6 +33,14 @@ pub(crate) fn hand_over(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Lets the test user read a folder and all that is in it, when this process is root.
+pub(crate) fn open_to_all(folder: &Path) -> Result<()> {
+    if is_root() {
+        process::output(Command::new("chmod").args(["-R", "a+rX"]).arg(folder))?;
+    }
+    Ok(())
+}
+
 /// The checkout, if the test user cannot enter it, as a copy where that user can.
 pub(crate) fn copy_for_tests() -> Result<Option<PathBuf>> {
     let root = workspace::root();
@@ -55,7 +63,7 @@ pub(crate) fn copy_for_tests() -> Result<Option<PathBuf>> {
     process::output(
         unpacking.args(["--extract", "--mode=a+rX", "--file"]).arg(&file).arg("--directory").arg(&copy),
     )?;
-    process::output(Command::new("chmod").args(["-R", "a+rX"]).arg(&copy))?;
+    open_to_all(&copy)?;
     fs_err::remove_file(&file)?;
     Ok(Some(copy))
 }

@@ -15,6 +15,9 @@ use crate::{Result, process};
 /// What every package of these images was signed by.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// Where apt reads what its source is.
+const SOURCE: &str = "sources/standin.sources";
+
 /// Names a Debian mirror, for hosts that know none.
 const MIRROR_VARIABLE: &str = "LBX_DEBIAN_MIRROR";
 
@@ -44,41 +47,67 @@ impl Package {
 pub(crate) struct Apt {
     folder: PathBuf,
     options: PathBuf,
+    offline: bool,
 }
 
 impl Apt {
     /// Sets apt up for one suite and fetches the list of its packages.
     pub(crate) fn open(folder: &Path, suite: &str) -> Result<Self> {
-        for part in ["sources", "state/lists/partial", "cache/archives/partial"] {
-            fs_err::create_dir_all(folder.join(part))?;
-        }
+        let apt = Self::configure(folder, false)?;
         let source = format!(
             "Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\nArchitectures: amd64\nSigned-By: {KEYRING}\n",
             mirror()?
         );
-        fs_err::write(folder.join("sources/standin.sources"), source)?;
-        fs_err::write(folder.join("state/status"), "")?;
-        let options = folder.join("apt.conf");
-        fs_err::write(&options, apt_options(folder))?;
-        let apt = Self { folder: folder.to_path_buf(), options };
+        fs_err::write(folder.join(SOURCE), source)?;
         process::output(apt.get().arg("update"))?;
         Ok(apt)
     }
 
-    /// Fetches the packages with all that they depend on, and says which those are.
+    /// Sets apt up with what is in the folder, which may be a copy of the one that was opened. Nothing is
+    /// fetched then, and what is not there is an error.
+    pub(crate) fn reopen(folder: &Path) -> Result<Self> {
+        if !folder.join(SOURCE).exists() {
+            return Err(format!("{}: no packages were fetched to there", folder.display()).into());
+        }
+        Self::configure(folder, true)
+    }
+
+    /// Makes the folders and writes the configuration, which holds their place.
+    fn configure(folder: &Path, offline: bool) -> Result<Self> {
+        for part in ["sources", "state/lists/partial", "cache/archives/partial"] {
+            fs_err::create_dir_all(folder.join(part))?;
+        }
+        fs_err::write(folder.join("state/status"), "")?;
+        let options = folder.join("apt.conf");
+        fs_err::write(&options, apt_options(folder))?;
+        Ok(Self { folder: folder.to_path_buf(), options, offline })
+    }
+
+    /// Fetches the packages with all that they depend on, unless that was done before, and says which those are.
     pub(crate) fn download(&self, packages: &[String]) -> Result<Vec<Package>> {
         let plan = process::text(self.get().args(["--simulate", "install"]).args(packages))?;
         let mut found = parse_plan(&plan);
         found.sort();
-        process::output(self.get().args(["--yes", "--download-only", "install"]).args(packages))?;
+        if !self.offline {
+            process::output(self.get().args(["--yes", "--download-only", "install"]).args(packages))?;
+        } else if let Some(missing) =
+            found.iter().map(|package| self.archive(package)).find(|path| !path.exists())
+        {
+            return Err(format!("{}: not fetched before", missing.display()).into());
+        }
         Ok(found)
     }
 
     /// Adds the package's files to the tree, below `usr` where Debian has merged folders.
     pub(crate) fn unpack(&self, package: &Package, tree: &mut Tree) -> Result<()> {
-        let path = self.folder.join("cache/archives").join(package.file_name());
+        let path = self.archive(package);
         let bytes = process::output(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&path))?;
         add_archive(&bytes, tree).map_err(|error| format!("{}: {error}", path.display()).into())
+    }
+
+    /// Where apt puts the package.
+    fn archive(&self, package: &Package) -> PathBuf {
+        self.folder.join("cache/archives").join(package.file_name())
     }
 
     fn get(&self) -> Command {

@@ -55,6 +55,18 @@ pub(crate) fn write(folder: &Path, recipe: &Recipe, layers: &[NamedLayer], label
     Ok(manifest_digest)
 }
 
+/// The labels of the image in the folder.
+pub(crate) fn labels(folder: &Path) -> Result<Value> {
+    let index: Value = serde_json::from_slice(&fs_err::read(folder.join("index.json"))?)?;
+    let blob = |descriptor: &Value| -> Result<Value> {
+        let digest = descriptor["digest"].as_str().unwrap_or_default();
+        let name = digest.strip_prefix("sha256:").unwrap_or(digest);
+        Ok(serde_json::from_slice(&fs_err::read(folder.join("blobs/sha256").join(name))?)?)
+    };
+    let manifest = blob(&index["manifests"][0])?;
+    Ok(blob(&manifest["config"])?["config"]["Labels"].take())
+}
+
 fn descriptor(layer: &NamedLayer) -> Value {
     json!({
         "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",

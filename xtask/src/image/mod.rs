@@ -13,6 +13,7 @@ use self::debian::{Apt, Package};
 use self::layout::NamedLayer;
 use self::recipe::{RUNTIMES, Recipe, Source};
 use self::tree::Tree;
+use self::wheels::Wheel;
 pub(crate) use self::wheels::python_with_pip;
 use crate::{Result, provision, workspace};
 
@@ -27,6 +28,9 @@ mod wheels;
 /// How folders begin that hold an image in the making.
 const FRESH: &str = ".fresh-";
 
+/// The label that says which packages an image was made from.
+const PACKAGES_LABEL: &str = "lbx.standin.packages";
+
 /// What to assemble, and where.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -39,6 +43,27 @@ pub(crate) struct Arguments {
     /// Look for newer packages and assemble again, even if the kept image fits its recipe
     #[arg(long)]
     force: bool,
+    /// Assemble again from the packages that were fetched before, without a network
+    #[arg(long, conflicts_with = "force")]
+    offline: bool,
+}
+
+/// Which image is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// The kept one if it fits its recipe, else one from the newest packages.
+    Kept,
+    /// A new one from the newest packages.
+    Newest,
+    /// A new one from the packages that were fetched before.
+    Offline,
+}
+
+/// What an image is assembled from.
+struct Inputs {
+    apt: Apt,
+    packages: Vec<Package>,
+    wheels: Vec<Wheel>,
 }
 
 /// What a kept image was made from; written last, so that an image without it counts as absent.
@@ -53,9 +78,14 @@ struct Stamp {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     // apt takes a relative path for one below its own folders.
     let out = std::path::absolute(&arguments.out)?;
+    let want = match (arguments.force, arguments.offline) {
+        (true, _) => Want::Newest,
+        (_, true) => Want::Offline,
+        _ => Want::Kept,
+    };
     for runtime in RUNTIMES {
         if arguments.runtime == runtime || arguments.runtime == "all" {
-            let folder = ensure(runtime, &out, arguments.force)?;
+            let folder = ensure(runtime, &out, want)?;
             println!("{}", folder.display());
         }
     }
@@ -64,22 +94,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// The folder with the stand-in for the runtime, in the OCI layout, assembled if need be below `out`,
 /// which is an absolute path.
-pub(crate) fn ensure(runtime: &str, out: &Path, force: bool) -> Result<PathBuf> {
+pub(crate) fn ensure(runtime: &str, out: &Path, want: Want) -> Result<PathBuf> {
     let recipe = Recipe::read(&workspace::standin_recipes(), runtime)?;
     let (folder, stamp_path) = (out.join(runtime), out.join(format!("{runtime}.stamp.json")));
-    if !force && is_valid(&folder, &stamp_path, &recipe.digest) {
+    if want == Want::Kept && is_valid(&folder, &stamp_path, &recipe.digest) {
         return Ok(folder);
     }
     fs_err::create_dir_all(out)?;
-    let lock = fs_err::File::create(out.join(".lock"))?;
-    lock.file().lock()?;
+    let _lock = lock(out)?;
     // Someone else may have assembled it while this process waited.
-    if !force && is_valid(&folder, &stamp_path, &recipe.digest) {
+    if want == Want::Kept && is_valid(&folder, &stamp_path, &recipe.digest) {
         return Ok(folder);
     }
     provision::ensure(provision::IMAGE)?;
     let start = Instant::now();
-    let stamp = assemble(&recipe, out, &folder, &stamp_path)?;
+    let stamp = assemble(&recipe, out, want, &folder, &stamp_path)?;
     let stored: u64 = stamp.blobs.iter().map(|(_, size)| size).sum();
     eprintln!(
         "{runtime}: {}, {} MB in {} layers, {:.1} s",
@@ -89,6 +118,39 @@ pub(crate) fn ensure(runtime: &str, out: &Path, force: bool) -> Result<PathBuf> 
         start.elapsed().as_secs_f64()
     );
     Ok(folder)
+}
+
+/// The same for the kept image, but what it was made from is there, too: assembled again with
+/// `Want::Offline` from a copy of that, the image must be the same.
+pub(crate) fn ensure_repeatable(runtime: &str, out: &Path) -> Result<PathBuf> {
+    let folder = ensure(runtime, out, Want::Kept)?;
+    let recipe = Recipe::read(&workspace::standin_recipes(), runtime)?;
+    match lacks(&recipe, out, &folder)? {
+        None => Ok(folder),
+        Some(reason) => {
+            eprintln!("{runtime}: what it was made from is not kept, so it is made anew: {reason}");
+            ensure(runtime, out, Want::Newest)
+        }
+    }
+}
+
+/// Why what was fetched is not what the image was made from, if so: it was removed, or looking for newer
+/// packages got no further than to their list.
+fn lacks(recipe: &Recipe, out: &Path, folder: &Path) -> Result<Option<String>> {
+    let _lock = lock(out)?;
+    let made_from = layout::labels(folder).unwrap_or_default()[PACKAGES_LABEL].take();
+    Ok(match fetch(recipe, out, Want::Offline) {
+        Err(error) => Some(error.to_string()),
+        Ok(inputs) if listed(&inputs.packages) != made_from => Some("there are other packages".to_owned()),
+        Ok(_) => None,
+    })
+}
+
+/// Holds off every other process that assembles below `out`, for as long as the result is kept.
+fn lock(out: &Path) -> Result<fs_err::File> {
+    let lock = fs_err::File::create(out.join(".lock"))?;
+    lock.file().lock()?;
+    Ok(lock)
 }
 
 /// Whether the kept image was made from this recipe and is all there.
@@ -113,14 +175,24 @@ fn blobs(folder: &Path) -> Result<Vec<(String, u64)>> {
     Ok(found)
 }
 
-/// Makes the image beside its place and moves it there when it is whole.
-fn assemble(recipe: &Recipe, out: &Path, folder: &Path, stamp_path: &Path) -> Result<Stamp> {
-    remove_leftovers(out)?;
-    eprintln!("{}: fetching packages of Debian {}", recipe.runtime, recipe.suite);
-    let apt = Apt::open(&out.join("packages").join(&recipe.suite), &recipe.suite)?;
+/// Gets everything that the recipe names; the caller holds the lock.
+fn fetch(recipe: &Recipe, out: &Path, want: Want) -> Result<Inputs> {
+    let folder = out.join("packages").join(&recipe.suite);
+    let offline = want == Want::Offline;
+    let apt = if offline { Apt::reopen(&folder)? } else { Apt::open(&folder, &recipe.suite)? };
     let mut packages = apt.download(&recipe.packages)?;
     packages.retain(|package| !recipe.left_out.contains(&package.name));
-    let wheels = wheels::download(&out.join("wheels"), recipe)?;
+    let wheels = wheels::download(&out.join("wheels"), recipe, offline)?;
+    Ok(Inputs { apt, packages, wheels })
+}
+
+/// Makes the image beside its place and moves it there when it is whole.
+fn assemble(recipe: &Recipe, out: &Path, want: Want, folder: &Path, stamp_path: &Path) -> Result<Stamp> {
+    remove_leftovers(out)?;
+    if want != Want::Offline {
+        eprintln!("{}: fetching packages of Debian {}", recipe.runtime, recipe.suite);
+    }
+    let Inputs { apt, packages, wheels } = fetch(recipe, out, want)?;
     eprintln!("{}: assembling {} packages and {} wheels", recipe.runtime, packages.len(), wheels.len());
     let mut tree = debian::tree(&apt, &packages, recipe)?;
     for wheel in &wheels {
@@ -178,17 +250,22 @@ fn layers(mut tree: Tree, recipe: &Recipe) -> Result<Vec<NamedLayer>> {
 
 /// What the image was made from, for whoever inspects it.
 fn labels(recipe: &Recipe, packages: &[Package]) -> serde_json::Value {
-    let packages: Vec<String> =
-        packages.iter().map(|package| format!("{}={}", package.name, package.version)).collect();
     let wheels: Vec<String> =
         recipe.pins.iter().map(|pin| format!("{}=={}", pin.name, pin.version)).collect();
     json!({
         "lbx.standin.runtime": recipe.runtime,
         "lbx.standin.recipe": recipe.digest,
         "lbx.standin.suite": recipe.suite,
-        "lbx.standin.packages": packages.join(" "),
+        PACKAGES_LABEL: listed(packages),
         "lbx.standin.wheels": wheels.join(" "),
     })
+}
+
+/// The packages with their versions, as text.
+fn listed(packages: &[Package]) -> String {
+    let packages: Vec<String> =
+        packages.iter().map(|package| format!("{}={}", package.name, package.version)).collect();
+    packages.join(" ")
 }
 
 #[cfg(test)]
@@ -229,5 +306,20 @@ mod tests {
         assert!(!is_valid(folder.path(), &stamp_path, "other"));
         fs_err::remove_file(folder.path().join("blobs/sha256").join(&stamp.blobs[0].0)).unwrap();
         assert!(!is_valid(folder.path(), &stamp_path, "r"));
+    }
+
+    #[test]
+    fn an_image_says_which_packages_it_was_made_from() {
+        let recipe = Recipe::read(&workspace::standin_recipes(), "python3.11").unwrap();
+        let (folder, _) = written(&recipe);
+        assert_eq!(layout::labels(folder.path()).unwrap()[PACKAGES_LABEL], listed(&[]));
+    }
+
+    #[test]
+    fn without_a_network_what_was_not_fetched_before_is_missed() {
+        let recipe = Recipe::read(&workspace::standin_recipes(), "python3.11").unwrap();
+        let (folder, _) = written(&recipe);
+        let reason = lacks(&recipe, folder.path(), folder.path()).unwrap().unwrap();
+        assert!(reason.ends_with("packages/bookworm: no packages were fetched to there"), "{reason}");
     }
 }

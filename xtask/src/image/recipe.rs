@@ -283,6 +283,8 @@ fn parse_pin(line: &str) -> Option<Pin> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use crate::workspace;
 
@@ -334,9 +336,17 @@ mod tests {
             let path = entry.unwrap().path();
             fs_err::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
         }
-        let before = Recipe::read(folder.path(), "python3.11").unwrap().digest;
-        let bootstrap = folder.path().join("bootstrap");
-        fs_err::write(&bootstrap, "#!/bin/sh\n").unwrap();
-        assert_ne!(Recipe::read(folder.path(), "python3.11").unwrap().digest, before);
+        let digest = || Recipe::read(folder.path(), "python3.11").unwrap().digest;
+        let own = ["common.toml", "python3.11.toml", "python3.11.requirements.txt"];
+        let texts = ["bootstrap", "lambda-entrypoint.sh", "pip"];
+        for name in own.into_iter().chain(texts) {
+            let before = digest();
+            let mut file = fs_err::OpenOptions::new().append(true).open(folder.path().join(name)).unwrap();
+            file.write_all(b"# another line\n").unwrap();
+            assert_ne!(digest(), before, "{name}");
+        }
+        let before = digest();
+        fs_err::write(folder.path().join("python3.9.toml"), "").unwrap();
+        assert_eq!(digest(), before, "another runtime's recipe");
     }
 }

@@ -24,18 +24,19 @@ pub(crate) struct Wheel {
     bytes: Vec<u8>,
 }
 
-/// Fetches every wheel that the recipe pins.
-pub(crate) fn download(folder: &Path, recipe: &Recipe) -> Result<Vec<Wheel>> {
+/// Fetches every wheel that the recipe pins; when `offline`, those that are missing are an error.
+pub(crate) fn download(folder: &Path, recipe: &Recipe, offline: bool) -> Result<Vec<Wheel>> {
     let folder = folder.join(&recipe.runtime);
     fs_err::create_dir_all(&folder)?;
     let mut wheels = pinned(&folder, &recipe.pins)?;
-    if wheels.len() < recipe.pins.len() {
+    if wheels.len() < recipe.pins.len() && !offline {
         fetch(&folder, recipe)?;
         wheels = pinned(&folder, &recipe.pins)?;
     }
     match recipe.pins.iter().find(|pin| !wheels.iter().any(|wheel| wheel.pin == **pin)) {
         Some(pin) => {
-            Err(format!("pip brought no file for {} {} with its digest", pin.name, pin.version).into())
+            Err(format!("{}: no file is {} {} with its digest", folder.display(), pin.name, pin.version)
+                .into())
         }
         None => Ok(wheels),
     }
@@ -127,6 +128,7 @@ fn place(member: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace;
 
     #[test]
     fn data_folders_are_mapped_as_installers_map_them() {
@@ -142,5 +144,17 @@ mod tests {
         fs_err::write(folder.path().join("six-1-py3-none-any.whl"), "not what was pinned").unwrap();
         let pin = Pin { name: "six".into(), version: "1".into(), sha256: "0".repeat(64) };
         assert!(pinned(folder.path(), &[pin]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn without_a_network_a_wheel_that_was_not_fetched_before_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = Recipe::read(&workspace::standin_recipes(), "python3.11").unwrap();
+        let error = download(folder.path(), &recipe, true).err().unwrap().to_string();
+        let pin = &recipe.pins[0];
+        assert!(
+            error.ends_with(&format!("no file is {} {} with its digest", pin.name, pin.version)),
+            "{error}"
+        );
     }
 }

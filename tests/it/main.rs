@@ -9,6 +9,7 @@
 //! | `images` | what is wrong with a registry or an image |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
 //! | `interrupts` | signals, at every stage |
+//! | `terminal` | what is drawn on a terminal, and what is left on it |
 //!
 //! `support` runs the binary, `lambda` runs handlers as Lambda does.
 
@@ -21,3 +22,4 @@ mod interrupts;
 mod lambda;
 mod requirements;
 mod support;
+mod terminal;

@@ -10,5 +10,6 @@ pub mod registry;
 pub mod stall;
 pub mod standin;
 pub mod stub;
+pub mod terminal;
 pub mod tls;
 pub mod wheels;

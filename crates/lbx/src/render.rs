@@ -1,4 +1,4 @@
-//! From events to what the user sees: bars on a terminal, plain lines elsewhere, JSON lines on request.
+//! From events to what the user sees: bars on a terminal that can draw them, plain lines elsewhere, JSON lines on request.
 //!
 //! Results go to stdout, everything else to stderr; with JSON, everything goes to stdout, a line an object.
 
@@ -6,7 +6,7 @@ mod bars;
 mod json;
 mod lines;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
 
 use lbx_build::Event;
@@ -34,12 +34,14 @@ impl Output {
     pub(crate) fn new(arguments: &Arguments) -> Self {
         let json = arguments.message_format == MessageFormat::Json;
         let show_pip = arguments.verbose > 0;
+        // The log goes to stderr by itself, and would tear bars apart.
+        let bars = || if show_pip { None } else { bars::Bars::new() };
         let renderer: Box<dyn Renderer> = if json {
             Box::new(json::Json)
         } else if arguments.quiet {
             Box::new(Silent)
-        } else if std::io::stderr().is_terminal() {
-            Box::new(bars::Bars::new(show_pip))
+        } else if let Some(bars) = bars() {
+            Box::new(bars)
         } else {
             Box::new(lines::Lines::new(show_pip))
         };

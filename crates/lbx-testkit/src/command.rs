@@ -10,11 +10,14 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// Variables without which some hosts reach no package index; everything else stays outside.
-const PASSED: [&str; 14] = [
+/// Variables without which some hosts reach no package index; everything else stays outside. Those that lbx reads:
+/// the CA bundles and then what pip is to see, in the same order, which a test of `lbx` holds on to.
+pub const PASSED: [&str; 16] = [
     "SSL_CERT_FILE",
     "PIP_CERT",
     "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "AWS_CA_BUNDLE",
     "PIP_INDEX_URL",
     "PIP_EXTRA_INDEX_URL",
     "PIP_TRUSTED_HOST",

@@ -109,3 +109,15 @@ fn ca_bundle() -> Option<PathBuf> {
 fn is_file(path: &Path) -> bool {
     fs_err::metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The test kit stands beside the house and cannot ask; so that its tests reach what lbx reaches, it has a copy.
+    #[test]
+    fn the_tests_of_the_binary_pass_on_what_it_reads() {
+        let read: Vec<_> = CA_VARIABLES.into_iter().chain(PIP_VARIABLES).collect();
+        assert_eq!(read, lbx_testkit::command::PASSED);
+    }
+}

@@ -111,43 +111,47 @@ pub struct Pulled {
     pub layers: usize,
 }
 
+/// An image to bring into the store: which one, and by what means.
+#[derive(Clone, Copy)]
+pub struct PullRequest<'a> {
+    /// The image, with its registry.
+    pub reference: &'a str,
+    /// The CPU that it is to be for.
+    pub arch: Architecture,
+    /// Take it from the store, and ask no registry.
+    pub offline: bool,
+    /// Where the store is, and how registries are reached.
+    pub host: &'a Host,
+    /// Stops it.
+    pub cancel: &'a Cancel,
+    /// Sees what happens.
+    pub observer: &'a Observer,
+}
+
 /// Brings an image into the store.
-pub async fn pull(
-    reference: &str,
-    arch: Architecture,
-    host: &Host,
-    offline: bool,
-    cancel: &Cancel,
-    observer: &Observer,
-) -> Result<Pulled, Error> {
-    let store = Store::open(&host.cache_dir).map_err(Error::store)?;
-    let image = pull_image(&store, reference, arch, host, offline, cancel, observer).await?;
+pub async fn pull(request: &PullRequest<'_>) -> Result<Pulled, Error> {
+    let store = Store::open(&request.host.cache_dir).map_err(Error::store)?;
+    let image = request.pull_into(&store).await?;
     let digest = image.index_digest.as_ref().unwrap_or(&image.manifest_digest);
     let name = format!("{}/{}", image.reference.registry(), image.reference.repository());
     Ok(Pulled { name, digest: digest.to_string(), layers: image.layers.len() })
 }
 
-async fn pull_image(
-    store: &Store,
-    reference: &str,
-    arch: Architecture,
-    host: &Host,
-    offline: bool,
-    cancel: &Cancel,
-    observer: &Observer,
-) -> Result<lbx_image::Image, Error> {
-    let failed = |source| Error::image(reference, source);
-    let parsed = Reference::parse(reference).map_err(failed)?;
-    let options = PullOptions {
-        offline,
-        extra_ca_pem: ca_pem(host)?,
-        proxy: host.proxy.clone(),
-        ..PullOptions::new(lbx_image::Platform::linux(arch.oci()))
-    };
-    let tell = |event| observer(Event::Image(event));
-    tokio::select! {
-        pulled = lbx_image::pull(store, &parsed, &options, &tell) => pulled.map_err(failed),
-        () = cancel.cancelled() => Err(Error::Interrupted),
+impl PullRequest<'_> {
+    async fn pull_into(&self, store: &Store) -> Result<lbx_image::Image, Error> {
+        let failed = |source| Error::image(self.reference, source);
+        let parsed = Reference::parse(self.reference).map_err(failed)?;
+        let options = PullOptions {
+            offline: self.offline,
+            extra_ca_pem: ca_pem(self.host)?,
+            proxy: self.host.proxy.clone(),
+            ..PullOptions::new(lbx_image::Platform::linux(self.arch.oci()))
+        };
+        let tell = |event| (self.observer)(Event::Image(event));
+        tokio::select! {
+            pulled = lbx_image::pull(store, &parsed, &options, &tell) => pulled.map_err(failed),
+            () = self.cancel.cancelled() => Err(Error::Interrupted),
+        }
     }
 }
 
@@ -169,7 +173,9 @@ pub async fn build(
     let parts = archive::collect_parts(&project, &plan, &options)?;
     observer(planned(&plan));
     let store = Store::open(&host.cache_dir).map_err(Error::store)?;
-    let image = pull_image(&store, &plan.image, plan.arch, &host, options.offline, cancel, observer).await?;
+    let (reference, arch, offline) = (plan.image.as_str(), plan.arch, options.offline);
+    let request = PullRequest { reference, arch, offline, host: &host, cancel, observer };
+    let image = request.pull_into(&store).await?;
     let wheels = WheelStore::open(&host.cache_dir.join("wheels"))
         .map_err(|source| Error::WheelStore(Box::new(source)).in_store(&host.cache_dir, "wheels"))?;
     let (cancel, observer) = (cancel.clone(), Arc::clone(observer));

@@ -20,7 +20,7 @@ mod source;
 
 pub use archive::pack_wheels;
 pub use cancel::Cancel;
-pub use engine::{Destination, Host, Options, Pulled, build, pull};
+pub use engine::{Destination, Host, Options, PullRequest, Pulled, build, pull};
 pub use error::{Error, ErrorKind, SourceError};
 pub use event::{Event, Observer};
 pub use lbx_image::ProxyOptions;

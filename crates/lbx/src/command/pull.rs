@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lbx_build::{Cancel, Event};
+use lbx_build::{Cancel, Event, PullRequest};
 use serde_json::json;
 
 use super::{host, until_signal};
@@ -28,9 +28,15 @@ fn try_run(output: &Arc<Output>, pull: &Pull, environment: &Environment) -> Resu
         let output = Arc::clone(output);
         Arc::new(move |event: Event| output.event(&event)) as lbx_build::Observer
     };
-    let pulled = until_signal(&cancel, async {
-        Ok(lbx_build::pull(&pull.reference, pull.arch, &host, false, &cancel, &observer).await?)
-    })?;
+    let request = PullRequest {
+        reference: &pull.reference,
+        arch: pull.arch,
+        offline: false,
+        host: &host,
+        cancel: &cancel,
+        observer: &observer,
+    };
+    let pulled = until_signal(&cancel, async { Ok(lbx_build::pull(&request).await?) })?;
     output.finish();
     let reference = format!("{}@{}", pulled.name, pulled.digest);
     output.result(&reference);

@@ -310,7 +310,8 @@ impl Layers {
 
 impl Drop for Layers {
     fn drop(&mut self) {
-        // What cannot be removed was not writable to begin with; there is nothing more to do about it.
+        // No command runs in it and the kernel only reads it, so it is neither deep nor closed. What cannot be removed
+        // was not writable to begin with; there is nothing more to do about it.
         let _ = fs_err::remove_dir_all(&self.path);
     }
 }

@@ -293,7 +293,8 @@ impl WheelStore {
         Ok(fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(self.root.join(name))?)
     }
 
-    /// Removes directories that no one is filling: if the lock can be had, all of them.
+    /// Removes directories that no one is filling: if the lock can be had, all of them. What can't be removed takes
+    /// room and does no other harm, so it must not keep anybody from using the store.
     fn remove_leftovers(&self) -> Result<(), WheelError> {
         let lock = self.lock_file(LOCK)?;
         if lock.file().try_lock().is_err() {
@@ -301,8 +302,12 @@ impl WheelStore {
         }
         for entry in fs_err::read_dir(&self.root)? {
             let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
-                fs_err::remove_dir_all(entry.path())?;
+            // The library's own removal is enough: no build code writes here, so nothing is deep or closed but what
+            // somebody has made so by hand.
+            if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
+                && let Err(error) = fs_err::remove_dir_all(entry.path())
+            {
+                tracing::debug!(%error, "a leftover stays");
             }
         }
         Ok(())

@@ -213,6 +213,21 @@ fn leftovers_of_killed_processes_are_removed() {
 }
 
 #[test]
+fn leftovers_that_cannot_be_removed_keep_nobody_from_using_the_store() {
+    let fixture = Fixture::new(&sample());
+    let digest = fixture.store().add(&fixture.wheel).unwrap().digest;
+    // Root can remove the one, and nobody takes the other for a directory.
+    let closed = fixture.root().join(".new-closed");
+    fs_err::create_dir_all(closed.join("inner")).unwrap();
+    fs_err::set_permissions(&closed, PermissionsExt::from_mode(0o000)).unwrap();
+    fs_err::write(fixture.root().join(".new-file"), "").unwrap();
+    assert!(fixture.store().get(digest).unwrap().is_some());
+    if closed.exists() {
+        fs_err::set_permissions(&closed, PermissionsExt::from_mode(0o700)).unwrap();
+    }
+}
+
+#[test]
 fn what_another_process_is_making_is_not_removed() {
     let fixture = Fixture::new(&sample());
     drop(fixture.store());

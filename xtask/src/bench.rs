@@ -93,6 +93,9 @@ impl Results {
 /// Runs the command. A task that was built without optimisation builds itself with, and starts that.
 pub(crate) fn run() -> Result<()> {
     if cfg!(debug_assertions) {
+        println!(
+            "== build lbx and xtask, optimised, with all that they depend on: minutes when it is the first time"
+        );
         // Both at once: alone, each would have its dependencies built with other features.
         process::run(&mut check::command(&[
             "build",
@@ -103,15 +106,15 @@ pub(crate) fn run() -> Result<()> {
             "--package",
             "xtask",
         ]))?;
-        return process::run(Command::new(workspace::root().join("target/release/xtask")).arg("bench"));
+        return process::run(Command::new(workspace::release("xtask")?).arg("bench"));
     }
     provision::ensure(&[provision::IMAGE, provision::DEMO].concat())?;
     // The peers are wanted, and done without where they cannot be had.
     if let Err(error) = provision::ensure(provision::BENCH) {
         println!("{error}");
     }
-    // On the disk, not in memory: where the checkout is, zips and trees are made.
-    let scratch = tempfile::tempdir_in(workspace::root().join("target"))?;
+    // On the disk, not in memory: where cargo builds, zips and trees are made.
+    let scratch = tempfile::tempdir_in(workspace::target()?)?;
     let registry = serve::standin(&["python3.11"], &scratch.path().join("registry"))?;
     let image = registry.reference("lambda/python", "3.11");
     let mut results = Results::default();
@@ -133,7 +136,7 @@ fn conclude(results: &Results) -> Result<()> {
     for skipped in &results.skipped {
         println!("skipped {skipped}");
     }
-    let path = workspace::root().join("target/bench.json");
+    let path = workspace::target()?.join("bench.json");
     fs_err::write(&path, serde_json::to_string_pretty(&Value::Object(object))? + "\n")?;
     println!("{}", path.display());
     Ok(())

@@ -22,9 +22,9 @@ const SHOWN: usize = 8;
 
 /// Runs the command.
 pub(crate) fn run() -> Result<()> {
-    println!("== build lbx");
+    println!("== build lbx, optimised, with all that it depends on: minutes when it is the first time");
     process::run(&mut check::command(&["build", "--release", "--package", "lbx"]))?;
-    let lbx = workspace::root().join("target/release/lbx");
+    let lbx = workspace::release("lbx")?;
     let scratch = tempfile::tempdir()?;
     let (image, _registry) = image(&lbx, scratch.path())?;
     let mut zips = Vec::new();
@@ -81,7 +81,7 @@ fn examples() -> Result<Vec<PathBuf>> {
 
 /// Builds one example, and describes its zips.
 fn build(lbx: &Path, example: &Path, image: &str) -> Result<Vec<String>> {
-    let out = workspace::root().join("target/demo").join(example.file_name().unwrap_or_default());
+    let out = workspace::target()?.join("demo").join(example.file_name().unwrap_or_default());
     let mut command = Command::new(lbx);
     command.args(["build", "--image", image, "--out-dir"]).arg(&out).current_dir(example);
     if !example.join("lbx.toml").is_file() {

@@ -11,7 +11,7 @@ use crate::{Result, image, workspace};
 pub(crate) fn standin(runtimes: &[&str], data: &Path) -> Result<Registry> {
     let registry = Registry::start(data);
     for runtime in runtimes {
-        let layout = image::ensure(runtime, &workspace::standin_images(), image::Want::Kept)?;
+        let layout = image::ensure(runtime, &workspace::standin_images()?, image::Want::Kept)?;
         registry.push_layout(&layout, "lambda/python", runtime.trim_start_matches("python"));
     }
     Ok(registry)

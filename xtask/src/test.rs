@@ -62,7 +62,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(copy) = unprivileged::copy_for_tests()? {
         println!("== the test user cannot enter {}: testing a copy", workspace::root().display());
         return process::run(
-            Command::new(env!("CARGO")).arg("xtask").args(std::env::args_os().skip(1)).current_dir(copy),
+            Command::new(env!("CARGO"))
+                .arg("xtask")
+                .args(std::env::args_os().skip(1))
+                .env("CARGO_TARGET_DIR", copy.join("target"))
+                .current_dir(copy),
         );
     }
     provision::ensure(&[provision::IMAGE, provision::DEMO, provision::TEST].concat())?;
@@ -123,7 +127,7 @@ fn program(message: &Value) -> Option<Program> {
 
 /// Images, a registry that has them, and wheels.
 fn set_up(registry: &Path) -> Result<Setup> {
-    let images = workspace::standin_images();
+    let images = workspace::standin_images()?;
     for runtime in RUNTIMES {
         // One of the tests assembles them again, from the same packages.
         image::ensure_repeatable(runtime, &images)?;

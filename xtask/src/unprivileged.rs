@@ -41,10 +41,11 @@ pub(crate) fn open_to_all(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The checkout, if the test user cannot enter it, as a copy where that user can.
+/// The checkout, if the test user cannot enter it or the folder that cargo builds in, as a copy where that user can.
 pub(crate) fn copy_for_tests() -> Result<Option<PathBuf>> {
     let root = workspace::root();
-    if !is_root() || is_open_to_all(&root)? {
+    let target = workspace::target()?;
+    if !is_root() || (is_open_to_all(&root)? && can_be_entered(&target)?) {
         return Ok(None);
     }
     let name = root.display().to_string().replace('/', "-");
@@ -52,6 +53,9 @@ pub(crate) fn copy_for_tests() -> Result<Option<PathBuf>> {
     fs_err::create_dir_all(&copy)?;
     // What was built before stays, so that the second run is as fast as in the checkout itself.
     let mut copying = Command::new("tar");
+    if let Ok(target) = target.strip_prefix(&root) {
+        copying.arg(format!("--exclude=./{}", target.display()));
+    }
     copying
         .args(["--create", "--exclude=./target", "--exclude=./.git", "--file=-", "--directory"])
         .arg(&root)
@@ -70,10 +74,15 @@ pub(crate) fn copy_for_tests() -> Result<Option<PathBuf>> {
 
 /// Whether everyone may enter a folder and all above it, and read its manifest.
 fn is_open_to_all(folder: &Path) -> Result<bool> {
+    Ok(can_be_entered(folder)? && fs_err::metadata(folder.join("Cargo.toml"))?.mode() & 0o004 != 0)
+}
+
+/// Whether everyone may enter a folder and all above it.
+fn can_be_entered(folder: &Path) -> Result<bool> {
     for path in folder.ancestors() {
         if fs_err::metadata(path)?.permissions().mode() & 0o001 == 0 {
             return Ok(false);
         }
     }
-    Ok(fs_err::metadata(folder.join("Cargo.toml"))?.mode() & 0o004 != 0)
+    Ok(true)
 }

@@ -27,7 +27,7 @@ pub(crate) fn is_of_the_set(path: &Path) -> bool {
 
 /// Fetches all of them, the six for python3.11 on x86-64, unless that was done before, and returns their folder.
 pub(crate) fn fetch() -> Result<PathBuf> {
-    let folder = workspace::root().join("target/wheels");
+    let folder = workspace::target()?.join("wheels");
     let stamp = folder.join("complete");
     let wanted = [&REQUIREMENTS[..], &PIPS].concat().join("\n");
     if fs_err::read_to_string(&stamp).is_ok_and(|found| found == wanted) {

@@ -16,7 +16,7 @@ const SANDBOX: &[u8] = b"lbx-sandbox";
 /// Measures `peak_rss_mb`: the sum over lbx's processes of what each had in memory at its own worst moment,
 /// which is never less than what all had at any one moment.
 pub(super) fn measure(scratch: &Path, image: &str, results: &mut Results) -> Result<()> {
-    let lbx = workspace::root().join("target/release/lbx");
+    let lbx = workspace::release("lbx")?;
     let mut build = Command::new(&lbx)
         .args(["build", "--quiet", "--image", image, "--out-dir"])
         .arg(scratch.join("dist"))

@@ -22,7 +22,7 @@ pub(super) fn measure(scratch: &Path, image: &str, results: &mut Results) -> Res
     drop(runtime);
     let stacked = Root::Layers(image.layer_trees().into_iter().map(Path::to_path_buf).collect());
     let flat = lbx_image::flatten(&store, &image)?;
-    let lbx = Launcher::program(workspace::root().join("target/release/lbx"));
+    let lbx = Launcher::program(workspace::release("lbx")?);
     let run = |root: &Root| -> Result<()> {
         let exit = lbx.spawn(&Spec::new(root.clone(), ["/bin/true"]), Streams::default())?.wait()?;
         if exit.success() { Ok(()) } else { Err("/bin/true fails in the sandbox".into()) }

@@ -33,7 +33,7 @@ pub(super) fn step(arguments: &Arguments) -> Result<()> {
 pub(super) fn measure(scratch: &Path, image: &str, results: &mut Results) -> Result<()> {
     let store = scratch.join("store");
     let layers = store.join("layers");
-    let layout = workspace::standin_images().join("python3.11");
+    let layout = workspace::standin_images()?.join("python3.11");
     let blobs = layer_blobs(&layout)?;
     // Everybody gets fresh folders, and nothing is deleted in between: ext4 is slow to create files just
     // after it deleted many, whoever creates them.

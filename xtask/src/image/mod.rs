@@ -37,9 +37,9 @@ pub(crate) struct Arguments {
     /// The runtime to make a stand-in for, or `all`
     #[arg(long, default_value = "all", value_parser = ["python3.11", "python3.9", "python3.13", "all"])]
     runtime: String,
-    /// Where to keep the images, each in a folder named after its runtime
-    #[arg(long, value_name = "DIR", default_value_os_t = workspace::standin_images())]
-    out: PathBuf,
+    /// Where to keep the images, each in a folder named after its runtime, instead of `standin` where cargo builds
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Look for newer packages and assemble again, even if the kept image fits its recipe
     #[arg(long)]
     force: bool,
@@ -77,7 +77,10 @@ struct Stamp {
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     // apt takes a relative path for one below its own folders.
-    let out = std::path::absolute(&arguments.out)?;
+    let out = match &arguments.out {
+        Some(out) => std::path::absolute(out)?,
+        None => workspace::standin_images()?,
+    };
     let want = match (arguments.force, arguments.offline) {
         (true, _) => Want::Newest,
         (_, true) => Want::Offline,

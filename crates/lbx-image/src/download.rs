@@ -35,12 +35,13 @@ impl Retry {
         self.failed = 0;
     }
 
-    /// Waits before the next attempt, or returns the error when there is to be none.
-    pub(crate) async fn pause(&mut self, failure: Failure) -> Result<(), Error> {
+    /// Waits before the next attempt, of which `tell` hears, or returns the error when there is to be none.
+    pub(crate) async fn pause(&mut self, failure: Failure, tell: impl Fn(&Error)) -> Result<(), Error> {
         self.failed += 1;
         if failure.again == Again::Never || self.failed >= self.attempts {
             return Err(*failure.error);
         }
+        tell(&failure.error);
         let doubled = self.backoff * 2_u32.saturating_pow(self.failed - 1).min(64);
         let pause = match failure.again {
             Again::After(pause) => pause.max(doubled),
@@ -83,8 +84,7 @@ impl Transfer<'_> {
                     if sink.received > before {
                         retry.progress();
                     }
-                    retrying(&failure.error);
-                    retry.pause(failure).await?;
+                    retry.pause(failure, &retrying).await?;
                 }
             }
         }

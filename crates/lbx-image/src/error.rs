@@ -15,6 +15,9 @@ use crate::{Digest, Platform};
 /// Any error's cause, from a library whose types are not part of this crate's promises.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
+/// How many platforms a hint lists: more than any real image has.
+const SHOWN: usize = 20;
+
 /// Why an image could not be pulled, stored or unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -233,6 +236,7 @@ impl Error {
                 "check the CA certificates (SSL_CERT_FILE names their file, the package ca-certificates brings \
                  them) and the addresses of the proxies"
             }
+            Self::Status { status: 500.., .. } => "the registry has a problem of its own: try again later",
             Self::Status { status: 429, .. } => "the registry limits how often it may be asked: wait a while",
             Self::Denied { .. } => {
                 "check the repository's name; lbx has no way to log in yet, so the image must be public"
@@ -243,6 +247,10 @@ impl Error {
             }
             Self::Platform { available, .. } => match available.as_slice() {
                 [] => "the image names no platform at all",
+                list if list.len() > SHOWN => {
+                    let (shown, more) = (list[..SHOWN].join(", "), list.len() - SHOWN);
+                    return Some(format!("there is one for {shown}, and {more} more"));
+                }
                 list => return Some(format!("there is one for {}", list.join(", "))),
             },
             Self::Offline { .. } => "pull the image once with the network on",

@@ -177,8 +177,18 @@ impl Context {
                 (chosen.digest.clone(), Some(top), manifest)
             }
         };
+        self.check_sizes(&manifest)?;
         let config = self.config(&manifest).await?;
         Ok(Resolved { manifest_digest, index_digest, manifest, config })
+    }
+
+    /// A layer that is larger than it may become is not worth its download.
+    fn check_sizes(&self, manifest: &Manifest) -> Result<(), Error> {
+        let limit = self.options.limits.total_bytes;
+        match manifest.layers.iter().find(|layer| layer.size > limit) {
+            Some(layer) => Err(Error::TooLarge { what: format!("layer {}", layer.digest), limit }),
+            None => Ok(()),
+        }
     }
 
     /// The document the reference names, by digest or by tag.
@@ -233,7 +243,7 @@ impl Context {
         loop {
             match self.registry.manifest(&self.reference, name).await {
                 Ok(raw) => return Ok(raw),
-                Err(failure) => retry.pause(failure).await?,
+                Err(failure) => retry.pause(failure, |_| ()).await?,
             }
         }
     }

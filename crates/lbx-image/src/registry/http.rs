@@ -216,6 +216,15 @@ impl HttpRegistry {
     }
 
     async fn first_contact(&self, asked: &Asked) -> Result<Contact, Failure> {
+        // oci-client's library takes the brackets for part of the name that a certificate must have.
+        if !self.options.plain_http
+            && !self.reference.is_loopback()
+            && self.reference.registry().starts_with('[')
+        {
+            let (given, problem) =
+                (self.reference.to_string(), "an IPv6 address cannot be spoken to over HTTPS; use a name");
+            return Err(Failure::final_(Error::Reference { given, problem }));
+        }
         if self.options.plain_http || !self.reference.is_loopback() {
             return self.greet(asked, !self.options.plain_http, false).await;
         }
@@ -247,7 +256,7 @@ impl HttpRegistry {
             Some(Refusal::NeedsCertificates) if !certificates => {
                 return Box::pin(self.greet(asked, encrypted, true)).await;
             }
-            Some(Refusal::TooMuch) => return Err(asked.denied("its token service sent far too much")),
+            Some(Refusal::TooMuch) => return Err(asked.denied("it, or its token service, sent far too much")),
             Some(refusal) => return Err(asked.refused(refusal)),
         }
         let token = token.map_err(|error| asked.unauthenticated(error))?;
@@ -260,6 +269,7 @@ impl HttpRegistry {
     }
 
     async fn speaker(&self, asked: &Asked, route: Route) -> Result<Speaker, Failure> {
+        route::check_proxies(&self.options).map_err(|problem| asked.setup(problem.into()))?;
         let gate = Gate::open(&self.reference, &self.options, &self.trust, route).await;
         let gate = gate.map_err(|error| asked.setup(error.into()))?;
         let client = self.client(&gate).map_err(|source| asked.setup(source))?;

@@ -103,6 +103,17 @@ async fn more_bytes_than_declared_are_not_read() {
 }
 
 #[tokio::test]
+async fn a_layer_that_is_declared_larger_than_it_may_become_is_not_asked_for() {
+    let mut image = image();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest).expect("a manifest");
+    manifest["layers"][0]["size"] = json!(1_u64 << 62);
+    image.manifest = manifest.to_string().into_bytes();
+    let (result, seen) = pull_image(image, |_, reply| reply, &options()).await;
+    assert!(matches!(result, Err(Error::TooLarge { .. })), "{result:?}");
+    assert!(blobs(&seen).is_empty());
+}
+
+#[tokio::test]
 async fn a_transfer_that_breaks_off_is_resumed_where_it_was() {
     let cut = |mut reply: Reply| {
         reply.cut_after = Some(100_000);
@@ -266,6 +277,10 @@ async fn a_redirect_to_a_cloud_machines_keys_is_refused_and_circles_end() {
     let keys =
         |_: &Request, _: Reply| Reply::new(302, b"").with_header("Location", "http://169.254.169.254/latest");
     assert!(matches!(pull(keys, &options()).await.0, Err(Error::Misdirected { .. })));
+    let files = |_: &Request, _: Reply| Reply::new(302, b"").with_header("Location", "ftp://127.0.0.1/layer");
+    let (result, seen) = pull(files, &options()).await;
+    assert!(matches!(result, Err(Error::Misdirected { .. })), "{result:?}");
+    assert_eq!(seen.len(), 1, "and it is not asked again");
     let circle = |request: &Request, _: Reply| Reply::new(302, b"").with_header("Location", &request.path);
     let (result, seen) = pull(circle, &options()).await;
     assert!(matches!(result, Err(Error::Misdirected { .. })), "{result:?}");

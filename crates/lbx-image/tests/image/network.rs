@@ -236,7 +236,8 @@ async fn a_token_service_that_is_or_leads_to_a_cloud_machines_keys_is_refused() 
         assert!(error.to_string().contains("an address of this machine or its cloud"), "{error}");
     }
     let error = error("file:///etc/passwd".to_owned()).await;
-    assert!(matches!(error, Error::Denied { .. }), "{error}");
+    assert!(matches!(error, Error::Misdirected { .. }), "{error}");
+    assert!(error.to_string().ends_with("file:///etc/passwd, which is no web address"), "{error}");
 }
 
 #[tokio::test]
@@ -303,6 +304,22 @@ async fn a_plain_registry_here_may_send_blobs_to_https_elsewhere() {
         }
     });
     pull(&format!("{}/a:1", registry.address()), &secure.options()).await.expect("a pull");
+}
+
+#[tokio::test]
+async fn a_registry_that_speaks_no_tls_elsewhere_is_told_from_one_that_is_down() {
+    let data = tempfile::tempdir().expect("a directory");
+    let server = Registry::start(data.path());
+    let port = server.address().rsplit_once(':').expect("a port").1;
+    let error = pull(&format!("0.0.0.0:{port}/a:1"), &options()).await.expect_err("plain HTTP elsewhere");
+    let source = std::error::Error::source(&error).expect("a cause").to_string();
+    assert!(source.contains("does not speak TLS"), "{error:?}: {source}");
+}
+
+#[tokio::test]
+async fn an_ipv6_address_is_for_plain_http() {
+    let error = pull("[2001:db8::1]:5000/a:1", &options()).await.expect_err("a limit of the library");
+    assert!(error.to_string().contains("use a name"), "{error}");
 }
 
 #[tokio::test]

@@ -108,6 +108,11 @@ pub(super) fn speaks_tls(error: &(dyn StdError + 'static)) -> bool {
     )
 }
 
+/// Whether the other side answered TLS with something else.
+pub(super) fn speaks_no_tls(error: &(dyn StdError + 'static)) -> bool {
+    matches!(tls_error(error), Some(rustls::Error::InvalidMessage(_)))
+}
+
 pub(super) fn certificate_problem(error: &(dyn StdError + 'static)) -> Option<CertificateProblem> {
     let Some(rustls::Error::InvalidCertificate(error)) = tls_error(error) else { return None };
     Some(match error {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use oci_client::errors::{DigestError, OciDistributionError, OciEnvelope, OciErrorCode};
 
-use super::certificates::certificate_problem;
+use super::certificates::{certificate_problem, speaks_no_tls};
 use super::gate::Refusal;
 use super::{endpoint, route};
 use crate::manifest::MANIFEST_LIMIT;
@@ -93,9 +93,6 @@ impl Asked {
             OciDistributionError::RegistryTokenDecodeError(_) => {
                 return self.denied("its token service sent no token");
             }
-            OciDistributionError::RequestError(error) if error.is_builder() => {
-                return self.denied("it names a token service that is no web address");
-            }
             other => return self.failed(other),
         };
         failure.again = Again::Later;
@@ -104,7 +101,9 @@ impl Asked {
 
     /// A request that got no answer, or one that broke off.
     fn broken(&self, error: reqwest::Error) -> Failure {
-        let host = error.url().map(route::authority).unwrap_or_default();
+        let host =
+            error.url().map(|url| if url.has_host() { route::authority(url) } else { quoted(url.as_str()) });
+        let host = host.unwrap_or_default();
         let registry = if host.is_empty() { self.registry() } else { self.host(&host) };
         if let Some(problem) = certificate_problem(&error) {
             return Failure::final_(Error::Certificate { registry, problem });
@@ -113,10 +112,15 @@ impl Asked {
             let problem = "after too many others";
             return Failure::final_(Error::Misdirected { registry: self.registry(), target: host, problem });
         }
-        // A malformed address stays what it is, however often it is asked for.
-        let passing = !error.is_builder();
-        let error = Error::Unreachable { registry, source: Box::new(error.without_url()) };
-        if passing { Failure::passing(error) } else { Failure::final_(error) }
+        if error.is_builder() {
+            let problem = "which is no web address";
+            return Failure::final_(Error::Misdirected { registry: self.registry(), target: host, problem });
+        }
+        if speaks_no_tls(&error) {
+            let source = "it does not speak TLS, and plain HTTP is for registries on this machine".into();
+            return Failure::final_(Error::Unreachable { registry, source });
+        }
+        Failure::passing(Error::Unreachable { registry, source: Box::new(error.without_url()) })
     }
 
     /// A body that broke off.
@@ -201,7 +205,11 @@ fn words(said: &str) -> Option<String> {
 
 fn quoted(text: &str) -> String {
     let cut: String = text.chars().take(QUOTED).collect();
-    cut.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let unsafe_here = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    cut.chars().map(|c| if unsafe_here(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -217,6 +225,7 @@ mod tests {
         let body = r#"{"errors": [{"code": "DENIED", "message": "no \u001b[2Jentry"}]}"#;
         assert_eq!(words(body).as_deref(), Some("no  [2Jentry"));
         assert_eq!(words("down\n").as_deref(), Some("down"));
+        assert_eq!(words("\u{202e}deined").as_deref(), Some(" deined"));
         assert_eq!(words("{}"), None);
         assert_eq!(words("<html>"), None);
         assert_eq!(words(&"x".repeat(1000)).expect("words").len(), QUOTED);

@@ -24,8 +24,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-use self::dial::Dialer;
-use self::head::{Head, read_head};
+use self::dial::{Connection, Dialer, Upstream};
+use self::head::{Head, read_answer, read_head};
 use super::certificates::Trust;
 use super::route::{Guard, authority};
 use crate::{Cause, PullOptions, Reference};
@@ -192,6 +192,7 @@ impl Session {
         let known = match head.field("proxy-authorization") {
             Some(given) => given == self.credentials,
             // reqwest drops them when plain HTTP leads to another host.
+            // Whoever is this user may read this process's memory anyway.
             None => is_own(client.peer_addr()?, self.address).unwrap_or(false),
         };
         if !known {
@@ -222,7 +223,12 @@ impl Session {
             client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
             upstream.write_all(head.rest()).await?;
             upstream.flush().await?;
-            relay(self, client, upstream, |_| ()).await
+            let (mut client_reader, mut client_writer) = client.split();
+            let (mut reader, mut writer) = tokio::io::split(upstream);
+            tokio::select! {
+                up = tokio::io::copy(&mut client_reader, &mut writer) => up.map(drop),
+                down = self.rest(&mut reader, &mut client_writer) => down,
+            }
         }
         .await;
         Ok(())
@@ -242,17 +248,67 @@ impl Session {
         let _ = async {
             upstream.write_all(&request).await?;
             upstream.flush().await?;
-            relay(self, client, upstream, |first| {
-                let status = head::status(first).unwrap_or_default();
-                self.status.store(status, Ordering::SeqCst);
-                if let Some(proxy) = proxy.as_ref().filter(|_| status == 407) {
-                    self.refuse(proxy.refusal(&url, status));
-                }
-            })
-            .await
+            self.answer(&url, client, upstream, proxy.as_ref()).await
         }
         .await;
         Ok(())
+    }
+
+    /// Hands back the answer to one request. The next one needs a connection of its own, so that it is judged too, and
+    /// so that nothing meant for the gate reaches the other end: the client is told, and what it says is not read.
+    async fn answer(
+        &self,
+        url: &Url,
+        client: &mut TcpStream,
+        mut upstream: Box<dyn Connection>,
+        proxy: Option<&Upstream>,
+    ) -> io::Result<()> {
+        let answer = read_answer(&mut upstream).await?;
+        self.status.store(answer.status, Ordering::SeqCst);
+        if let Some(proxy) = proxy.filter(|_| answer.status == 407) {
+            self.refuse(proxy.refusal(url, answer.status));
+        }
+        let (mut reader, mut writer) = client.split();
+        tokio::select! {
+            gone = async { reader.read(&mut [0]).await } => gone.map(drop),
+            done = async {
+                self.hand_back(&answer.head, &mut writer).await?;
+                self.hand_back(&answer.rest, &mut writer).await?;
+                self.rest(&mut upstream, &mut writer).await
+            } => done,
+        }
+    }
+
+    /// Lets back bytes that have been read already.
+    async fn hand_back(&self, mut bytes: &[u8], to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = self.allowed().await.min(bytes.len());
+            if count == 0 {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            self.spend(count);
+            to.write_all(&bytes[..count]).await?;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    /// Lets back everything that comes, as far as it is allowed.
+    async fn rest(
+        &self,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> io::Result<()> {
+        let mut piece = vec![0; PIECE];
+        loop {
+            let allowed = self.allowed().await;
+            let count = from.read(&mut piece[..allowed]).await?;
+            if count == 0 {
+                return to.shutdown().await;
+            }
+            self.spend(count);
+            to.write_all(&piece[..count]).await?;
+        }
     }
 
     fn may_lead(&self, url: &Url) -> Result<(), Refusal> {
@@ -322,39 +378,6 @@ async fn answer(client: &mut TcpStream, status: u16) -> io::Result<()> {
     client.write_all(answer.as_bytes()).await
 }
 
-/// Moves bytes both ways until either side is done; what comes back is counted, and its first bytes are shown.
-async fn relay(
-    session: &Session,
-    client: &mut TcpStream,
-    upstream: impl AsyncRead + AsyncWrite + Unpin,
-    mut first: impl FnMut(&[u8]),
-) -> io::Result<()> {
-    let (mut client_reader, mut client_writer) = client.split();
-    let (mut upstream_reader, mut upstream_writer) = tokio::io::split(upstream);
-    let up = tokio::io::copy(&mut client_reader, &mut upstream_writer);
-    let down = async {
-        let mut piece = vec![0; PIECE];
-        let mut begun = false;
-        loop {
-            let allowed = session.allowed().await;
-            let count = upstream_reader.read(&mut piece[..allowed]).await?;
-            if count == 0 {
-                return client_writer.shutdown().await;
-            }
-            session.spend(count);
-            if !begun {
-                first(&piece[..count]);
-                begun = true;
-            }
-            client_writer.write_all(&piece[..count]).await?;
-        }
-    };
-    tokio::select! {
-        ended = up => ended.map(drop),
-        ended = down => ended,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -403,6 +426,38 @@ mod tests {
         assert!(ask(&gate, &request, false).await.starts_with("HTTP/1.1 407"));
         assert!(ask(&gate, &request, true).await.ends_with("xxxxxxxxxx"));
         assert_eq!(gate.status(), Some(200));
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_good_for_one_request_and_no_secret_leaves() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let server = listener.local_addr().expect("an address").to_string();
+        // One that keeps connections, whatever it is asked for, and writes down all that comes.
+        let seen = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("the gate");
+            let mut seen = vec![0; 4096];
+            let mut length = stream.read(&mut seen).await.expect("a request");
+            let answer = b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok";
+            stream.write_all(answer).await.expect("the gate");
+            length += stream.read(&mut seen[length..]).await.unwrap_or(0);
+            String::from_utf8_lossy(&seen[..length]).into_owned()
+        });
+        let gate = gate(&server, PATIENT).await;
+        gate.lift();
+        let mut stream = TcpStream::connect(gate.session.address).await.expect("the gate is open");
+        let request = format!(
+            "GET http://{server}/ HTTP/1.1\r\nProxy-Authorization: {}\r\n\r\n",
+            gate.session.credentials
+        );
+        stream.write_all(request.as_bytes()).await.expect("a listener");
+        let mut answer = [0; 60];
+        let length = stream.read(&mut answer).await.expect("an answer");
+        let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+        assert!(answer.contains("Connection: close") && !answer.contains("keep-alive"), "{answer}");
+        let _ = stream.write_all(request.as_bytes()).await;
+        let seen = seen.await.expect("a server");
+        assert_eq!(seen.matches("GET").count(), 1, "{seen}");
+        assert!(!seen.to_ascii_lowercase().contains("proxy-"), "{seen}");
     }
 
     #[tokio::test]

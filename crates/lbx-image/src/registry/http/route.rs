@@ -4,17 +4,24 @@
 //! of them has a reason to name is an address that answers only to this machine: 169.254.169.254 hands out a
 //! cloud machine's keys.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::{fmt, io};
 
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Url;
 
-use crate::{PullOptions, Reference};
+use crate::{ProxyOptions, PullOptions, Reference};
 
-/// Amazon's metadata service over IPv6; its address is a private one, and private ones are allowed.
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// Services that clouds give each machine at addresses that are not link-local: Amazon's metadata and its credentials
+/// for pods, Google's metadata; Alibaba's, Oracle's, and Azure's.
+const CLOUD_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
+const CLOUD_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
 /// What is never reached through a proxy: a proxy's loopback is not this machine's.
 const NEVER_PROXIED: &str = "localhost,127.0.0.0/8,::1";
 
@@ -57,15 +64,22 @@ impl Guard {
     }
 
     fn allows_address(&self, address: IpAddr) -> bool {
-        match embedded(address) {
-            IpAddr::V4(address) if address.is_loopback() => self.0.registry_is_here,
-            IpAddr::V4(address) => !(address.is_link_local() || address.is_unspecified()),
-            IpAddr::V6(address) if address.is_loopback() => self.0.registry_is_here,
-            IpAddr::V6(address) => {
-                !(address.is_unicast_link_local() || address.is_unspecified() || address == METADATA_V6)
+        let address = embedded(address);
+        let forbidden = match address {
+            IpAddr::V4(address) => {
+                address.is_link_local() || address.is_unspecified() || CLOUD_V4.contains(&address)
             }
-        }
+            IpAddr::V6(address) => {
+                address.is_unicast_link_local() || address.is_unspecified() || CLOUD_V6.contains(&address)
+            }
+        };
+        !forbidden && (self.0.registry_is_here || !is_own_address(address))
     }
+}
+
+/// Whether an address is this machine's: a socket can be bound to those only. None is left open, and none is heard of.
+fn is_own_address(address: IpAddr) -> bool {
+    address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
 }
 
 impl Guard {
@@ -136,6 +150,28 @@ impl Proxies {
     }
 }
 
+/// Whether a setting names a proxy that can be spoken to. One that does not must not mean a direct connection.
+pub(super) fn check_proxies(options: &PullOptions) -> Result<(), &'static str> {
+    let proxy = options.proxy.clone().unwrap_or_default();
+    let set = [proxy.http, proxy.https].into_iter().flatten().filter(|text| !text.is_empty());
+    for text in set {
+        // As the matcher reads it, whatever the target.
+        let Some(url) = proxy_url(&text) else { return Err("a proxy's setting is no address") };
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err("a proxy's setting names another kind of proxy than http and https");
+        }
+        let options = PullOptions {
+            proxy: Some(ProxyOptions { https: Some(text), ..ProxyOptions::default() }),
+            ..options.clone()
+        };
+        let target = Url::parse("https://registry.invalid/").map_err(|_| "no target")?;
+        if Proxies::new(&options).of(&target).is_none() {
+            return Err("a proxy's setting is no address");
+        }
+    }
+    Ok(())
+}
+
 /// A proxy is often written without its scheme.
 fn proxy_url(text: &str) -> Option<Url> {
     let parsed = Url::parse(text).ok().filter(Url::has_host);
@@ -151,7 +187,7 @@ pub(super) fn authority(url: &Url) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Platform, ProxyOptions};
+    use crate::Platform;
 
     fn options(proxy: Option<ProxyOptions>) -> PullOptions {
         PullOptions { proxy, ..PullOptions::new(Platform::linux("amd64")) }
@@ -171,6 +207,10 @@ mod tests {
             "https://0xa9fea9fe/",
             "https://[fe80::1]/",
             "https://[fd00:ec2::254]/",
+            "https://[fd00:ec2::23]/",
+            "https://[fd20:ce::254]/",
+            "https://100.100.100.200/",
+            "https://168.63.129.16/",
             "https://[::ffff:169.254.169.254]/",
             "https://[64:ff9b::a9fe:a9fe]/",
             "https://127.0.0.1/",
@@ -191,6 +231,14 @@ mod tests {
         assert!(!allows("169.254.7.7:5000", "https://169.254.169.254/x"));
     }
 
+    #[test]
+    fn an_address_of_this_machine_is_known_by_binding_to_it() {
+        let own = |address: &str| is_own_address(address.parse().expect(address));
+        assert!(own("127.0.0.1") && own("127.200.1.1") && own("::1"));
+        // For documentation: nobody's.
+        assert!(!own("192.0.2.1") && !own("2001:db8::1"));
+    }
+
     #[tokio::test]
     async fn a_name_may_not_resolve_to_this_machine_unless_the_user_named_it() {
         let resolve = async |guard: Guard| guard.addresses("localhost", 80).await.expect("a name").len();
@@ -199,6 +247,24 @@ mod tests {
         let proxy = ProxyOptions { https: Some("localhost:3128".to_owned()), ..ProxyOptions::default() };
         let reference = Reference::parse("public.ecr.aws/a:1").expect("a reference");
         assert_ne!(resolve(Guard::new(&reference, &options(Some(proxy)))).await, 0);
+    }
+
+    #[test]
+    fn a_setting_that_names_no_proxy_is_an_error_and_not_a_direct_connection() {
+        let check = |text: &str| {
+            let (http, https) = (Some(text.to_owned()), None);
+            check_proxies(&options(Some(ProxyOptions { http, https, no_proxy: None })))
+        };
+        for bad in
+            ["http://us er:pw@127.0.0.1:1", "http://u:p@[::1", "ftp://u:p@127.0.0.1:1", "socks5://a.test"]
+        {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+        for good in
+            ["", "proxy.test:3128", "http://u:p@proxy.test", "https://proxy.test:443/", "user:pw@a.test:1"]
+        {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
     }
 
     #[test]

@@ -51,26 +51,14 @@ impl Head {
             (None, None) => url.path().to_owned(),
         };
         let mut request = format!("{} {target} HTTP/1.1\r\n", self.method).into_bytes();
-        let mut field = |name: &str, value: &[u8]| {
-            request.extend_from_slice(name.as_bytes());
-            request.extend_from_slice(b": ");
-            request.extend_from_slice(value);
-            request.extend_from_slice(b"\r\n");
-        };
-        for (name, value) in &self.fields {
-            if !["proxy-authorization", "proxy-connection", "connection"]
-                .iter()
-                .any(|own| name.eq_ignore_ascii_case(own))
-            {
-                field(name, value);
-            }
+        for (name, value) in self.fields.iter().filter(|(name, _)| !is_own(name)) {
+            write_field(&mut request, name, value);
         }
-        field("Connection", b"close");
+        write_field(&mut request, "Connection", b"close");
         if let Some(authorization) = proxy.and_then(Upstream::authorization) {
-            field("Proxy-Authorization", authorization);
+            write_field(&mut request, "Proxy-Authorization", authorization);
         }
         request.extend_from_slice(b"\r\n");
-        request.extend_from_slice(&self.rest);
         request
     }
 }
@@ -125,10 +113,55 @@ fn parse(read: &[u8]) -> io::Result<Option<Head>> {
     }))
 }
 
-/// The status in the first bytes of a response.
-pub(super) fn status(first: &[u8]) -> Option<u16> {
-    let line = first.strip_prefix(b"HTTP/1.")?;
-    str::from_utf8(line.get(2..5)?).ok()?.parse().ok()
+/// An answer's head as it goes back, and what came after it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: Vec<u8>,
+    pub(super) rest: Vec<u8>,
+}
+
+/// Reads an answer's head, and makes it say that the connection ends with it.
+pub(super) async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Answer> {
+    let mut read = Vec::new();
+    loop {
+        more(stream, &mut read).await?;
+        while let Some((answer, length)) = parse_answer(&read)? {
+            if answer.status >= 200 {
+                return Ok(answer);
+            }
+            // One that is only on the way; nobody here asked for any.
+            read.drain(..length);
+        }
+    }
+}
+
+fn parse_answer(read: &[u8]) -> io::Result<Option<(Answer, usize)>> {
+    let mut fields = [EMPTY_HEADER; FIELDS];
+    let mut response = httparse::Response::new(&mut fields);
+    let Status::Complete(length) = response.parse(read).map_err(io::Error::other)? else { return Ok(None) };
+    let status = response.code.unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {status} -\r\n").into_bytes();
+    for field in response.headers.iter().filter(|field| !is_own(field.name)) {
+        write_field(&mut head, field.name, field.value);
+    }
+    write_field(&mut head, "Connection", b"close");
+    head.extend_from_slice(b"\r\n");
+    Ok(Some((Answer { status, head, rest: read[length..].to_vec() }, length)))
+}
+
+/// Whether a field is about a connection, of which there is another one on each side of the gate.
+fn is_own(name: &str) -> bool {
+    ["proxy-authorization", "proxy-connection", "connection", "keep-alive", "upgrade"]
+        .iter()
+        .any(|own| name.eq_ignore_ascii_case(own))
+}
+
+fn write_field(head: &mut Vec<u8>, name: &str, value: &[u8]) {
+    head.extend_from_slice(name.as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value);
+    head.extend_from_slice(b"\r\n");
 }
 
 /// `Basic …`.
@@ -158,8 +191,8 @@ mod tests {
         let url = Url::parse(head.target()).expect("an address");
         let forwarded = String::from_utf8(head.forwarded(&url, None)).expect("text");
         assert_eq!(
-            forwarded,
-            "GET /v2/?n=1 HTTP/1.1\r\nHost: a.test:81\r\nAccept: */*\r\nConnection: close\r\n\r\nrest"
+            forwarded, "GET /v2/?n=1 HTTP/1.1\r\nHost: a.test:81\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+            "and with nothing that came after it"
         );
     }
 
@@ -173,22 +206,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_answer_goes_back_with_the_end_of_its_connection() {
+        let mut answer = &b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nConnection: keep-alive\r\n\
+            Keep-Alive: timeout=5\r\nContent-Length: 4\r\n\r\nbody"[..];
+        let answer = read_answer(&mut answer).await.expect("an answer");
+        let head = String::from_utf8(answer.head).expect("text");
+        assert_eq!(head, "HTTP/1.1 200 -\r\nContent-Length: 4\r\nConnection: close\r\n\r\n");
+        assert_eq!((answer.status, answer.rest.as_slice()), (200, &b"body"[..]));
+        assert!(read_answer(&mut &b"\x15\x03\x01\x00\x02\x02"[..]).await.is_err());
+        assert!(read_answer(&mut &b"HTTP/1.1 200 OK\r\nA: b"[..]).await.is_err());
+    }
+
+    #[tokio::test]
     async fn a_proxys_status_is_read_and_nothing_may_come_before_the_tunnel() {
         let status = async |bytes: &[u8]| read_status(&mut &bytes[..]).await.ok();
         assert_eq!(status(b"HTTP/1.1 200 Connection established\r\n\r\n").await, Some(200));
         assert_eq!(status(b"HTTP/1.0 407 No\r\nContent-Length: 2\r\n\r\nno").await, Some(407));
         assert_eq!(status(b"HTTP/1.1 200 OK\r\n\r\nhello").await, None);
         assert_eq!(status(b"SSH-2.0\r\n").await, None);
-        assert_eq!(super::status(b"HTTP/1.1 404 Not Found"), Some(404));
-        assert_eq!(super::status(b"HTTP/1.1 4"), None);
-        assert_eq!(super::status(b"\x15\x03\x01"), None);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             let _ = parse(&bytes);
-            let _ = super::status(&bytes);
+            let _ = parse_answer(&bytes);
         }
     }
 }

@@ -88,7 +88,7 @@ fn an_extension_without_a_wheel_and_without_a_compiler_says_what_to_do() {
     same(
         &format!("{}\n{}\n", last[1], last[0]),
         "error: pip cannot build the requirements of requirements.txt (exit status 1)\n\
-        hint: a package has no wheel for this runtime, and the image has no compiler to build it: pin a version that has one, or build in an image with compilers (--image public.ecr.aws/sam/build-python3.X)\n",
+        hint: `fast` has no wheel for this runtime and needs a compiler, which the image lacks: pin a version that has one, or build in an image that has them (--image public.ecr.aws/sam/build-python3.X)\n",
     );
     nothing_left(&home);
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use lbx_plan::PlanError;
 
+use crate::pip;
+
 /// Why a build ends without artifacts.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -400,7 +402,7 @@ impl Error {
             // What is written into the store has its own errors, so this is the output folder.
             Self::Archive { .. } | Self::Io(_) if no_space(self).is_some() => Some(OUTPUT_FULL.to_owned()),
             Self::Source(error) => Some(error.hint().to_owned()),
-            Self::Pip { output, .. } => pip_hint(output),
+            Self::Pip { output, .. } => pip::hint(output),
             Self::SourceMissing { .. } => Some("paths are relative to the folder of lbx.toml".to_owned()),
             Self::SourceOutside { .. } => {
                 Some("move it into the project, or put lbx.toml in a folder above both".to_owned())
@@ -496,50 +498,6 @@ impl SourceError {
     }
 }
 
-/// The advice that belongs to what pip said.
-fn pip_hint(output: &str) -> Option<String> {
-    const NO_COMPILER: [&str; 8] = [
-        "autoconf error",
-        "no acceptable C compiler",
-        "command 'gcc' failed",
-        "command 'cc' failed",
-        "unable to execute 'gcc'",
-        "No such file or directory: 'gcc'",
-        "error: command 'x86_64-linux-gnu-gcc' failed: No such file",
-        "can't find Rust compiler",
-    ];
-    if NO_COMPILER.iter().any(|words| output.contains(words)) || output.contains("Unknown compiler(s)") {
-        return Some(
-            "a package has no wheel for this runtime, and the image has no compiler to build it: pin a version \
-             that has one, or build in an image with compilers (--image public.ecr.aws/sam/build-python3.X)"
-                .to_owned(),
-        );
-    }
-    if output.contains("Temporary failure in name resolution")
-        || output.contains("Failed to establish a new connection")
-    {
-        return Some("pip cannot reach the package index: check the network, or PIP_INDEX_URL".to_owned());
-    }
-    if output.contains("CERTIFICATE_VERIFY_FAILED") {
-        return Some(
-            "pip does not trust the index's certificate: point SSL_CERT_FILE at your CA bundle".to_owned(),
-        );
-    }
-    if output.contains("DO NOT MATCH THE HASHES") {
-        return Some(
-            "the index has other bytes than the requirement file pins: find out why before you change the hash"
-                .to_owned(),
-        );
-    }
-    if output.contains("No matching distribution found") {
-        return Some(
-            "no version of that package fits this Python, CPU and C library; `lbx build -v` shows what pip looked at"
-                .to_owned(),
-        );
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -567,16 +525,5 @@ mod tests {
         let other = Error::wheel("x", wheel(io::Error::from_raw_os_error(13)));
         assert_eq!(other.kind(), ErrorKind::System);
         assert!(matches!(other.in_store(Path::new("/store"), "it"), Error::Wheel { .. }));
-    }
-
-    #[test]
-    fn what_pip_said_leads_to_the_advice_that_fits() {
-        let hint = |output: &str| pip_hint(output).unwrap_or_default();
-        assert!(hint("error: command 'gcc' failed: No such file or directory").contains("no compiler"));
-        assert!(hint("ERROR: No matching distribution found for nope").contains("no version"));
-        assert!(hint("[Errno -3] Temporary failure in name resolution").contains("network"));
-        assert!(hint("RuntimeError: autoconf error").contains("no compiler"));
-        assert!(hint("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES").contains("other bytes"));
-        assert_eq!(pip_hint("ERROR: ResolutionImpossible"), None);
     }
 }

@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod event;
 mod listing;
+mod pip;
 mod project;
 mod publish;
 mod report;

@@ -254,3 +254,30 @@ fn a_store_that_cannot_be_written_to_or_trusted_is_named() {
     );
     nothing_left(&home);
 }
+
+#[test]
+fn a_store_on_a_read_only_file_system_is_named_by_every_command() {
+    let home = Home::new();
+    home.write("app.py", "");
+    // Made while it can be written to, and read-only from then on.
+    let store = home.cache().join("lbx");
+    run(&mut lbx(&home, &["doctor"]));
+    let script = "mount --bind \"$XDG_CACHE_HOME\" \"$XDG_CACHE_HOME\"; \
+                  mount -o remount,bind,ro \"$XDG_CACHE_HOME\"; exec \"$@\"";
+    let read_only = |arguments: &[&str]| Some(run(in_namespace(&home, script)?.args(arguments)));
+    let build = ["build", "--runtime", "python3.11", "--image", "127.0.0.1:1/python:3.11"];
+    for arguments in [&["pull", "127.0.0.1:1/python:3.11"][..], &build] {
+        let Some(ran) = read_only(arguments) else { return };
+        assert_eq!((ran.code, ran.stdout.as_str()), (SYSTEM, ""), "{}", ran.stderr);
+        same(
+            &home.redact(after_progress(&ran.stderr)),
+            "error: cannot get the image `127.0.0.1:[PORT]/python:3.11`: cannot write to the store [ROOT]/cache/lbx: Read-only file system (os error 30)\n\
+            hint: let LBX_CACHE_DIR name a directory that you can write to\n",
+        );
+    }
+    let doctor = read_only(&["doctor"]).unwrap();
+    assert_eq!(doctor.code, SYSTEM, "{doctor:?}");
+    let line = format!("denied  store: {}: cannot write to the store", store.display());
+    assert!(doctor.stdout.contains(&line), "{}", doctor.stdout);
+    assert!(doctor.stdout.ends_with("lbx cannot build on this host.\n"), "{}", doctor.stdout);
+}

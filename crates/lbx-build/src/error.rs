@@ -456,7 +456,8 @@ const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
 /// Whether it was the operating system that refused, and not the image or its registry.
 fn is_the_systems(error: &lbx_image::Error) -> bool {
-    matches!(error, lbx_image::Error::DiskFull { .. } | lbx_image::Error::Io(_))
+    use lbx_image::Error;
+    matches!(error, Error::DiskFull { .. } | Error::Unwritable { .. } | Error::Io(_))
 }
 
 /// How the system says that something could not be written for want of room, if it does, at whatever depth.

@@ -197,6 +197,14 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// The store's file system or its permissions let nobody write.
+    #[error("cannot write to the store {}", path.display())]
+    Unwritable {
+        /// The store's root.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
     /// A layer that can't be unpacked.
     #[error("cannot unpack layer {layer}")]
     Unpack {
@@ -259,28 +267,40 @@ impl Error {
             }
             Self::Damaged { path, .. } => return Some(format!("remove {} and pull again", path.display())),
             Self::DiskFull { .. } => "free some space on its file system; nothing half-written was kept",
+            Self::Unwritable { .. } => "let LBX_CACHE_DIR name a directory that you can write to",
             Self::Unpack { source, .. } => return source.hint(),
             _ => return None,
         };
         Some(text.to_owned())
     }
 
-    /// Names the store where there is no space left. Which file it was tells nobody anything: it is gone by then.
+    /// Names the store where there is no space left, or where nothing can be written. Which file it was tells nobody
+    /// anything: it is gone by then, or never was.
     pub(crate) fn in_store(self, root: &Path) -> Self {
-        let source = match self {
-            Self::Io(source) | Self::Unpack { source: UnpackError::System { source, .. }, .. }
-                if is_disk_full(&source) =>
-            {
-                source
+        let kind = match &self {
+            Self::Io(source) | Self::Unpack { source: UnpackError::System { source, .. }, .. } => {
+                source.kind()
             }
-            other => return other,
+            _ => return self,
         };
+        let path = root.to_path_buf();
         // As the system says it, without the file.
-        let errno = match source.kind() {
-            io::ErrorKind::QuotaExceeded => Errno::DQUOT,
-            _ => Errno::NOSPC,
-        };
-        Self::DiskFull { path: root.to_path_buf(), source: errno.into() }
+        match kind {
+            io::ErrorKind::QuotaExceeded => Self::DiskFull { path, source: Errno::DQUOT.into() },
+            io::ErrorKind::StorageFull => Self::DiskFull { path, source: Errno::NOSPC.into() },
+            io::ErrorKind::ReadOnlyFilesystem => Self::Unwritable { path, source: Errno::ROFS.into() },
+            _ => self,
+        }
+    }
+
+    /// The same where the store's own folders are made: a refusal there is about the store, too.
+    pub(crate) fn making_store(self, root: &Path) -> Self {
+        match self {
+            Self::Io(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Self::Unwritable { path: root.to_path_buf(), source: Errno::ACCESS.into() }
+            }
+            other => other.in_store(root),
+        }
     }
 }
 
@@ -331,8 +351,4 @@ impl fmt::Display for CertificateProblem {
             Self::Other(words) => words,
         })
     }
-}
-
-fn is_disk_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -56,7 +56,7 @@ impl Store {
     ///
     /// `root` must belong to the caller, be no symbolic link, and not be writable by others; it is made 0700.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        Self::open_or_make(root).map_err(|error| error.in_store(root))
+        Self::open_or_make(root).map_err(|error| error.making_store(root))
     }
 
     fn open_or_make(root: &Path) -> Result<Self, Error> {
@@ -180,7 +180,7 @@ impl Store {
 
     /// A directory of this process's own, removed when the last clone of it goes.
     pub fn scratch(&self) -> Result<Scratch, Error> {
-        self.make_scratch().map_err(|error| error.in_store(&self.root))
+        self.make_scratch().map_err(|error| error.making_store(&self.root))
     }
 
     fn make_scratch(&self) -> Result<Scratch, Error> {

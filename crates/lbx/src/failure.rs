@@ -56,7 +56,7 @@ impl From<lbx_build::Error> for Failure {
 }
 
 /// An error and its causes, joined; a cause that its effect already says is not said twice.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

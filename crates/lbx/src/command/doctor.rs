@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::arguments::Arguments;
 use crate::environment::Environment;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::render::Output;
 use crate::{exit, render};
 
@@ -88,5 +88,6 @@ fn ca_line(bundle: Option<&Path>) -> String {
 
 /// Why the store cannot be written to, found by writing to it.
 fn store_problem(store: &Path) -> Option<String> {
-    lbx_image::Store::open(store).err().map(|error| error.to_string())
+    let written = lbx_image::Store::open(store).and_then(|store| store.scratch());
+    written.err().map(|error| failure::chain(&error))
 }

@@ -255,3 +255,20 @@ fn folders_that_build_code_leaves_closed_or_deep_are_removed() {
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     in_progress(&home.cache().join("lbx"), &[]);
 }
+
+#[test]
+fn requirement_files_are_read_in_the_encodings_that_pip_reads() {
+    let Some(image) = image() else { return };
+    let text = "-r more.txt\r\none # ä\r\n";
+    let utf16: Vec<u8> = format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let latin: Vec<u8> = [b"# coding: latin-1\n-r more.txt\none # \xe4\n".as_slice()].concat();
+    for bytes in [format!("\u{feff}{text}").into_bytes(), utf16, latin] {
+        let home = project("", &[Wheel::new("one", "1.0"), Wheel::new("two", "1.0")]);
+        home.write("r.txt", bytes);
+        home.write("more.txt", "--no-index\n--find-links wheels\ntwo\n");
+        let ran = run(&mut lbx_shared(&home, &["build", "--image", &image]));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let report = fs_err::read_to_string(home.project().join("dist/report.json")).unwrap();
+        assert!(report.contains("\"one-1.0-py3") && report.contains("\"two-1.0-py3"), "{report}");
+    }
+}

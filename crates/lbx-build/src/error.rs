@@ -39,6 +39,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A requirement file is not text in an encoding that lbx reads.
+    #[error("the requirement file `{path}` {source}")]
+    Encoding {
+        /// The file, relative to the project.
+        path: String,
+        /// Why not.
+        source: lbx_plan::EncodingError,
+    },
     /// A source or include that the configuration names does not exist.
     #[error("{position}: `{path}` does not exist")]
     SourceMissing {
@@ -358,6 +366,7 @@ impl Error {
             Self::Plan(_)
             | Self::TextTooLarge { .. }
             | Self::NotText { .. }
+            | Self::Encoding { .. }
             | Self::NotAFile { .. }
             | Self::SourceMissing { .. }
             | Self::SourceNotAFolder { .. }
@@ -402,6 +411,8 @@ impl Error {
             // What is written into the store has its own errors, so this is the output folder.
             Self::Archive { .. } | Self::Io(_) if no_space(self).is_some() => Some(OUTPUT_FULL.to_owned()),
             Self::Source(error) => Some(error.hint().to_owned()),
+            Self::Encoding { source, .. } => Some(source.hint().to_owned()),
+            Self::NotText { .. } => Some("save it as UTF-8".to_owned()),
             Self::Pip { output, .. } => pip::hint(output),
             Self::SourceMissing { .. } => Some("paths are relative to the folder of lbx.toml".to_owned()),
             Self::SourceOutside { .. } => {

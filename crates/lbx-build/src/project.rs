@@ -76,7 +76,8 @@ impl Project {
         if self.files.get(path).is_some() {
             return Ok(());
         }
-        let text = read_text(&self.root.join(path))?;
+        let text = lbx_plan::decode(&read_bytes(&self.root.join(path))?)
+            .map_err(|source| Error::Encoding { path: path.to_owned(), source })?;
         self.files.insert(path.to_owned(), text);
         for (line, target) in self.files.references(path).map_err(lbx_plan::PlanError::from)? {
             if let Err(message) = self.check(&target) {
@@ -124,6 +125,10 @@ fn normal(path: &str) -> String {
 }
 
 fn read_text(path: &Path) -> Result<String, Error> {
+    String::from_utf8(read_bytes(path)?).map_err(|_| Error::NotText { path: path.to_owned() })
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
     let metadata = fs_err::metadata(path)?;
     // A pipe would be waited for, and some devices have no end.
     if !metadata.is_file() {
@@ -133,7 +138,7 @@ fn read_text(path: &Path) -> Result<String, Error> {
     if size > LARGEST_TEXT {
         return Err(Error::TextTooLarge { path: path.to_owned(), size, limit: LARGEST_TEXT });
     }
-    String::from_utf8(fs_err::read(path)?).map_err(|_| Error::NotText { path: path.to_owned() })
+    Ok(fs_err::read(path)?)
 }
 
 #[cfg(test)]

@@ -109,9 +109,16 @@ fn spec(context: &Context, base: &Base, set: &DependencySet, work: &Path, out: &
     }
     for path in set.files.iter().filter(|path| !is_below_any(path, &set.paths)) {
         let text = context.project.files.get(path).unwrap_or_default();
-        spec.files.push(file(format!("{PROJECT}/{path}"), text.as_bytes().to_vec()));
+        spec.files.push(file(format!("{PROJECT}/{path}"), for_pip(text)));
     }
     Ok(spec)
+}
+
+/// The text of a requirement file as bytes that pip reads as this text, whatever its locale is, and whatever encoding
+/// a comment names that the file had.
+fn for_pip(text: &str) -> Vec<u8> {
+    let mark = if text.is_ascii() { "" } else { "\u{feff}" };
+    [mark, text].concat().into_bytes()
 }
 
 fn file(target: String, contents: Vec<u8>) -> File {

@@ -19,6 +19,7 @@
 
 mod catalog;
 mod config;
+mod encoding;
 mod plan;
 mod position;
 pub mod prune;
@@ -26,6 +27,7 @@ mod requirements;
 
 pub use catalog::{Architecture, Runtime};
 pub use config::{Config, ConfigError, Defaults, Function, Layer, Origin, Project, json_schema};
+pub use encoding::{EncodingError, decode};
 pub use plan::{Artifact, DependencySet, Kind, Overrides, Plan, PlanError};
 pub use position::{At, Position};
 pub use requirements::{Line, LineKind, RequirementFiles, RequirementsError, scan};

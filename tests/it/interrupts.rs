@@ -14,7 +14,7 @@ use lbx_testkit::registry::Registry;
 use lbx_testkit::stall::StallingRegistry;
 use nix::sys::signal::Signal;
 
-use crate::support::{HEAD, image, in_progress, lbx, lbx_shared, shared_store};
+use crate::support::{HEAD, LBX, image, in_progress, lbx, lbx_shared, shared_store};
 
 /// A build backend that never ends, and neither do its children: one ignores SIGTERM in a session of its own.
 const STUBBORN: &str = r#"
@@ -160,6 +160,50 @@ fn a_signal_during_a_pull_ends_it_and_the_next_pull_works() {
     let ran = run(&mut lbx(&home, &["pull", &registry.reference("python", "3.11")]));
     assert_eq!(ran.code, 0, "{ran:?}");
     in_progress(&store, &[]);
+}
+
+#[test]
+fn a_signal_while_a_layer_of_many_files_is_unpacked_waits_until_they_are_gone_or_for_a_second_signal() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start(data.path());
+    let tar = (0..4000).fold(Tar::new(), |tar, number| tar.file(format!("file-{number}"), 0o644, b""));
+    registry.push_image("python", "3.11", &Image::new("amd64", vec![Layer::plain(&tar.finish())]));
+    let reference = registry.reference("python", "3.11");
+    // As slow as if there were a million: each file takes a millisecond to make, and another one to remove.
+    let slow = "exec strace -D -f -qq -o /dev/null -e trace=openat,openat2,unlinkat \
+                -e inject=openat,openat2,unlinkat:delay_enter=1000 \"$0\" pull \"$1\"";
+    let start = || {
+        let home = Home::new();
+        let store = home.cache().join("lbx");
+        let mut command = home.command("/bin/sh");
+        let running = Running::start(command.args(["-c", slow, LBX, &reference]), &store);
+        wait_for("files of the layer", || {
+            let folders = running.work().into_iter().filter_map(|work| fs_err::read_dir(work).ok());
+            let trees = folders.flatten().flatten().map(|layer| layer.path().join("tree"));
+            trees.filter_map(|tree| fs_err::read_dir(tree).ok()).find(|_| true)?.nth(3000).map(drop)
+        });
+        (home, running)
+    };
+    let (_home, mut running) = start();
+    signal(running.child.id(), Signal::SIGINT);
+    let status = wait_for("the end of lbx", || running.child.try_wait().expect("its state"));
+    let mut said = String::new();
+    running.child.stderr.take().expect("stderr").read_to_string(&mut said).expect("UTF-8");
+    assert_eq!(status.code(), Some(130), "{said}");
+    assert_eq!(running.work(), Vec::<PathBuf>::new(), "work in progress stayed");
+    let end: Vec<&str> = said.lines().rev().take(2).collect();
+    let told = "lbx: removing what was begun; a second ^C leaves it to the next lbx";
+    assert_eq!(end, ["error: interrupted", told], "{said}");
+
+    let (_home, mut running) = start();
+    signal(running.child.id(), Signal::SIGINT);
+    std::thread::sleep(Duration::from_millis(200));
+    signal(running.child.id(), Signal::SIGINT);
+    let asked = Instant::now();
+    let status = wait_for("the end of lbx", || running.child.try_wait().expect("its state"));
+    assert!(asked.elapsed() < Duration::from_secs(1), "it took {:?} to stop", asked.elapsed());
+    assert_eq!(status.code(), Some(130));
+    assert!(!running.work().is_empty(), "there was nothing to leave behind");
 }
 
 #[test]

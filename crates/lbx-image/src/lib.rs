@@ -45,4 +45,4 @@ pub use self::pull::{ProxyOptions, PullOptions, pull, pull_from};
 pub use self::reference::{Digest, Reference};
 pub use self::registry::{MemoryRegistry, Registry, Remote};
 pub use self::remove::remove_tree;
-pub use self::store::{Scratch, Store};
+pub use self::store::{Scratch, Store, is_working};

@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fs_err as fs;
@@ -192,6 +192,7 @@ impl Store {
             // A name can be taken: process ids repeat, also between containers that share the store.
             if let Some(lock) = lock_new(&directory.with_extension("lock"))? {
                 make_private(&directory)?;
+                IN_USE.fetch_add(1, Ordering::Relaxed);
                 return Ok(Scratch(Arc::new(ScratchInner {
                     directory,
                     next: AtomicU64::new(0),
@@ -225,6 +226,15 @@ impl Store {
             }
         }
     }
+}
+
+/// How many directories under `tmp/` this process has, in whatever store.
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether this process has work under way in a store, or is removing what it had begun. Who gives up a pull gets an
+/// answer before the threads that unpack have noticed.
+pub fn is_working() -> bool {
+    IN_USE.load(Ordering::Relaxed) > 0
 }
 
 /// A directory under `tmp/` that is locked while it is in use, and removed afterwards.
@@ -264,6 +274,7 @@ impl Drop for ScratchInner {
             Ok(()) => drop(fs::remove_file(self.directory.with_extension("lock"))),
             Err(error) => tracing::debug!(%error, "a process's own work stays"),
         }
+        IN_USE.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -8,6 +8,7 @@ mod environment;
 mod exit;
 mod failure;
 mod render;
+mod signals;
 
 use std::process::ExitCode;
 

@@ -8,12 +8,13 @@ use lbx_build::{Cancel, Destination, Event, Options, Project, Report};
 use lbx_plan::{At, Config, Defaults, Function, Layer, Overrides, Plan, Runtime};
 use serde_json::json;
 
-use super::{host, until_signal};
+use super::host;
 use crate::arguments::{Arguments, Build};
 use crate::environment::Environment;
 use crate::exit;
 use crate::failure::Failure;
 use crate::render::{Output, short_path};
+use crate::signals::until_signal;
 
 /// The name of the configuration.
 const CONFIG: &str = "lbx.toml";
@@ -43,7 +44,7 @@ fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Re
         let output = Arc::clone(output);
         Arc::new(move |event: Event| output.event(&event)) as lbx_build::Observer
     };
-    let report = until_signal(&cancel, async {
+    let report = until_signal(output, &cancel, async {
         Ok(lbx_build::build(project, plan, host, options.clone(), &cancel, &observer).await?)
     })?;
     output.finish();

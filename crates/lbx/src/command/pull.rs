@@ -5,12 +5,13 @@ use std::sync::Arc;
 use lbx_build::{Cancel, Event, PullRequest};
 use serde_json::json;
 
-use super::{host, until_signal};
+use super::host;
 use crate::arguments::{Arguments, Pull};
 use crate::environment::Environment;
 use crate::exit;
 use crate::failure::Failure;
 use crate::render::Output;
+use crate::signals::until_signal;
 
 /// Pulls, and prints the image by its digest.
 pub(crate) fn run(arguments: &Arguments, pull: &Pull, environment: &Environment) -> u8 {
@@ -36,7 +37,7 @@ fn try_run(output: &Arc<Output>, pull: &Pull, environment: &Environment) -> Resu
         cancel: &cancel,
         observer: &observer,
     };
-    let pulled = until_signal(&cancel, async { Ok(lbx_build::pull(&request).await?) })?;
+    let pulled = until_signal(output, &cancel, async { Ok(lbx_build::pull(&request).await?) })?;
     output.finish();
     let reference = format!("{}@{}", pulled.name, pulled.digest);
     output.result(&reference);

@@ -281,3 +281,37 @@ fn a_store_on_a_read_only_file_system_is_named_by_every_command() {
     assert!(doctor.stdout.contains(&line), "{}", doctor.stdout);
     assert!(doctor.stdout.ends_with("lbx cannot build on this host.\n"), "{}", doctor.stdout);
 }
+
+#[test]
+fn a_relative_cache_directory_is_relative_to_the_current_folder() {
+    let home = Home::new();
+    run(lbx(&home, &["doctor"]).env("LBX_CACHE_DIR", "./my cache/"));
+    assert!(home.project().join("my cache/blobs").is_dir(), "the store is not where the variable says");
+    assert!(!home.cache().join("lbx").exists());
+}
+
+#[test]
+fn a_variable_that_names_no_certificates_is_an_error_and_not_passed_over() {
+    let home = Home::new();
+    home.write("app.py", "");
+    let gone = home.root().join("gone.pem");
+    for arguments in [
+        &["pull", "127.0.0.1:1/python:3.11"][..],
+        &["build", "--runtime", "python3.11", "--image", "127.0.0.1:1/python:3.11"],
+    ] {
+        fails(
+            &home,
+            lbx(&home, arguments).env("SSL_CERT_FILE", &gone),
+            SYSTEM,
+            "error: SSL_CERT_FILE names no CA bundle that can be read: `[ROOT]/gone.pem` does not exist\n\
+            hint: let it name a file of certificates in PEM, or unset it to trust the system's\n",
+        );
+    }
+    let doctor = run(lbx(&home, &["doctor"]).env("SSL_CERT_FILE", home.root()));
+    let line = format!(
+        "denied  certificates: SSL_CERT_FILE names no CA bundle that can be read: `{}` is not a file\n",
+        home.root().display()
+    );
+    assert!(doctor.stdout.contains(&line), "{}", doctor.stdout);
+    assert!(doctor.stdout.ends_with("lbx cannot build on this host.\n") && doctor.code != 0, "{doctor:?}");
+}

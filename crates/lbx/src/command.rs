@@ -5,22 +5,32 @@ pub(crate) mod doctor;
 pub(crate) mod pull;
 pub(crate) mod schema;
 
+use std::path::PathBuf;
+
 use lbx_build::Host;
 
 use crate::environment::Environment;
 use crate::exit;
 use crate::failure::Failure;
 
+/// Where the store is, or why there is no place for it.
+fn cache_dir(environment: &Environment) -> Result<PathBuf, Failure> {
+    environment.cache_dir.clone().map_err(|message| {
+        let hint = "set LBX_CACHE_DIR to a folder that you can write to".to_owned();
+        Failure::new(exit::SYSTEM, message, Some(hint))
+    })
+}
+
 /// What this host offers to a build, or why it offers nothing.
 fn host(environment: &Environment) -> Result<Host, Failure> {
-    let cache_dir = environment.cache_dir.clone().map_err(|message| {
-        let hint = "set LBX_CACHE_DIR to a folder that you can write to".to_owned();
+    let ca_bundle = environment.ca_bundle.clone().map_err(|message| {
+        let hint = "let it name a file of certificates in PEM, or unset it to trust the system's".to_owned();
         Failure::new(exit::SYSTEM, message, Some(hint))
     })?;
     Ok(Host {
         launcher: lbx_sandbox::Launcher::current_exe(),
-        cache_dir,
-        ca_bundle: environment.ca_bundle.clone(),
+        cache_dir: cache_dir(environment)?,
+        ca_bundle,
         pip_environment: environment.pip.clone(),
         proxy: environment.proxy.clone(),
     })

@@ -13,8 +13,8 @@ pub(crate) struct Environment {
     pub(crate) current_dir: PathBuf,
     /// `SOURCE_DATE_EPOCH`, as text.
     pub(crate) source_date_epoch: Option<String>,
-    /// The CA bundle that TLS inside the sandbox is to trust.
-    pub(crate) ca_bundle: Option<PathBuf>,
+    /// The CA bundle that TLS is to trust; an explanation when a variable names one that cannot be read.
+    pub(crate) ca_bundle: Result<Option<PathBuf>, String>,
     /// Variables about package indexes and proxies, which pip is to see.
     pub(crate) pip: Vec<(String, String)>,
     /// The proxies that registries are reached through.
@@ -52,9 +52,9 @@ const PIP_VARIABLES: [&str; 11] = [
 impl Environment {
     /// Reads it.
     pub(crate) fn read() -> Self {
+        let current_dir = current_dir();
         Self {
-            cache_dir: cache_dir(),
-            current_dir: current_dir(),
+            cache_dir: cache_dir(&current_dir),
             source_date_epoch: variable("SOURCE_DATE_EPOCH"),
             ca_bundle: ca_bundle(),
             pip: PIP_VARIABLES
@@ -62,6 +62,7 @@ impl Environment {
                 .filter_map(|name| Some(((*name).to_owned(), variable(name)?)))
                 .collect(),
             proxy: proxy(),
+            current_dir,
         }
     }
 }
@@ -77,11 +78,13 @@ fn current_dir() -> PathBuf {
     std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."))
 }
 
-/// `$LBX_CACHE_DIR`, or `lbx` in `$XDG_CACHE_HOME` or `~/.cache`. Relative ones are ignored, as the base
-/// directory specification asks.
-fn cache_dir() -> Result<PathBuf, String> {
+/// `$LBX_CACHE_DIR`, which may be relative, or `lbx` in `$XDG_CACHE_HOME` or `~/.cache`. There, relative ones are
+/// ignored, as the base directory specification asks.
+fn cache_dir(current_dir: &Path) -> Result<PathBuf, String> {
     let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    absolute("LBX_CACHE_DIR")
+    // By components, so that `.` and a slash at the end are gone: the store's own checks look at what it is called.
+    variable("LBX_CACHE_DIR")
+        .map(|path| current_dir.join(path).components().collect())
         .or_else(|| Some(absolute("XDG_CACHE_HOME")?.join("lbx")))
         .or_else(|| Some(absolute("HOME")?.join(".cache/lbx")))
         .ok_or_else(|| {
@@ -101,13 +104,26 @@ fn proxy() -> Option<ProxyOptions> {
     (options.http.is_some() || options.https.is_some()).then_some(options)
 }
 
-fn ca_bundle() -> Option<PathBuf> {
-    let named = CA_VARIABLES.iter().filter_map(|name| variable(name)).map(PathBuf::from);
-    named.chain(CA_FILES.map(PathBuf::from)).find(|path| is_file(path))
+/// The bundle that the strongest variable names, or else the system's. A variable that names nothing that can be read
+/// is an error: whoever set it does not want another bundle trusted in its place.
+fn ca_bundle() -> Result<Option<PathBuf>, String> {
+    let named = CA_VARIABLES.iter().find_map(|name| Some((name, PathBuf::from(variable(name)?))));
+    let Some((name, path)) = named else {
+        return Ok(CA_FILES.map(PathBuf::from).into_iter().find(|path| check_file(path).is_ok()));
+    };
+    match check_file(&path) {
+        Ok(()) => Ok(Some(path)),
+        Err(problem) => Err(format!("{name} names no CA bundle that can be read: {problem}")),
+    }
 }
 
-fn is_file(path: &Path) -> bool {
-    fs_err::metadata(path).is_ok_and(|metadata| metadata.is_file())
+fn check_file(path: &Path) -> Result<(), String> {
+    // Not opened before it is known to be a file: a pipe would be waited for.
+    if !path.is_file() {
+        let problem = if path.exists() { "is not a file" } else { "does not exist" };
+        return Err(format!("`{}` {problem}", path.display()));
+    }
+    fs_err::File::open(path).map(drop).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

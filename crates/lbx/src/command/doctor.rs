@@ -1,6 +1,6 @@
 //! `lbx doctor`: can this host build, and if not, why and what to do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lbx_sandbox::{Diagnosis, Finding, Launcher, Outcome};
 use serde_json::json;
@@ -21,20 +21,21 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> u8 {
 }
 
 fn try_run(output: &Output, environment: &Environment) -> Result<u8, Failure> {
-    let store = super::host(environment)?.cache_dir;
+    let store = super::cache_dir(environment)?;
     let store_problem = store_problem(&store);
     // Stacking layers is tried in the store; where there is none, its failure would say nothing of overlayfs.
     let probe_at = store_problem.is_none().then_some(store.as_path());
     let diagnosis = Launcher::current_exe().diagnose(probe_at).map_err(lbx_build::Error::from)?;
-    let code = match (diagnosis.can_run(), &store_problem) {
-        (false, _) => exit::SANDBOX,
-        (true, Some(_)) => exit::SYSTEM,
-        (true, None) => exit::SUCCESS,
+    let code = match (diagnosis.can_run(), &store_problem, &environment.ca_bundle) {
+        (false, _, _) => exit::SANDBOX,
+        (true, Some(_), _) | (true, _, Err(_)) => exit::SYSTEM,
+        (true, None, Ok(_)) => exit::SUCCESS,
     };
     let usable = code == exit::SUCCESS;
     output.json(&json!({
         "reason": "doctor", "usable": usable, "diagnosis": diagnosis,
-        "store": {"path": store, "problem": store_problem}, "ca_bundle": environment.ca_bundle,
+        "store": {"path": store, "problem": store_problem}, "ca_bundle": environment.ca_bundle.as_ref().ok(),
+        "ca_problem": environment.ca_bundle.as_ref().err(),
     }));
     for finding in &diagnosis.findings {
         for line in finding_lines(finding) {
@@ -45,7 +46,7 @@ fn try_run(output: &Output, environment: &Environment) -> Result<u8, Failure> {
         None => format!("ok      store: {}", store.display()),
         Some(problem) => format!("denied  store: {}: {problem}", store.display()),
     });
-    output.result(&ca_line(environment.ca_bundle.as_deref()));
+    output.result(&ca_line(&environment.ca_bundle));
     output.result(if usable { "lbx can build on this host." } else { "lbx cannot build on this host." });
     Ok(code)
 }
@@ -78,11 +79,14 @@ fn finding_lines(finding: &Finding) -> Vec<String> {
     lines
 }
 
-fn ca_line(bundle: Option<&Path>) -> String {
+fn ca_line(bundle: &Result<Option<PathBuf>, String>) -> String {
     match bundle {
-        Some(path) => format!("ok      certificates: {}", path.display()),
-        None => "note    certificates: no CA bundle found; set SSL_CERT_FILE if pip cannot verify its index"
-            .to_owned(),
+        Err(problem) => format!("denied  certificates: {}", render::printable(problem)),
+        Ok(Some(path)) => format!("ok      certificates: {}", path.display()),
+        Ok(None) => {
+            "note    certificates: no CA bundle found; set SSL_CERT_FILE if pip cannot verify its index"
+                .to_owned()
+        }
     }
 }
 

@@ -264,3 +264,13 @@ fn arguments_that_make_no_sense_are_refused_with_the_usage() {
         "error: SOURCE_DATE_EPOCH is `yesterday`, expected a number of seconds\n",
     );
 }
+
+#[test]
+fn a_folder_gives_its_whole_name_with_what_no_name_can_have_replaced() {
+    let home = Home::new();
+    home.write("my.func/app.py", "");
+    let mut command =
+        lbx(&home, &["build", "--runtime", "python3.11", "--image", "127.0.0.1:1/x:1", "--offline"]);
+    let ran = run(command.current_dir(home.project().join("my.func")));
+    assert!(ran.stderr.starts_with("lbx: building my_func in "), "{}", ran.stderr);
+}

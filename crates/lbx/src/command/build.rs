@@ -125,7 +125,8 @@ fn name(build: &Build, root: &Path) -> Result<String, Failure> {
     let raw = match &build.output {
         Some(path) => stem(path),
         None if build.layer => Some("layer".to_owned()),
-        None => stem(root),
+        // A folder has no extension: what follows a dot is part of its name.
+        None => root.file_name().map(|name| name.to_string_lossy().into_owned()),
     };
     let fit = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
     let name: String = raw.unwrap_or_default().chars().map(fit).collect();

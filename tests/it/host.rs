@@ -307,6 +307,10 @@ fn a_variable_that_names_no_certificates_is_an_error_and_not_passed_over() {
             hint: let it name a file of certificates in PEM, or unset it to trust the system's\n",
         );
     }
+    home.write("empty.pem", "");
+    let pulled = run(lbx(&home, &["pull", "127.0.0.1:1/x:1"]).env("SSL_CERT_FILE", "empty.pem"));
+    assert_eq!(pulled.code, SYSTEM, "{pulled:?}");
+    assert!(pulled.stderr.contains("`empty.pem` holds no certificate in PEM"), "{pulled:?}");
     let doctor = run(lbx(&home, &["doctor"]).env("SSL_CERT_FILE", home.root()));
     let line = format!(
         "denied  certificates: SSL_CERT_FILE names no CA bundle that can be read: `{}` is not a file\n",

@@ -25,6 +25,9 @@ pub(crate) struct Environment {
 const CA_VARIABLES: [&str; 5] =
     ["SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"];
 
+/// How a certificate begins in PEM.
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
 /// Where distributions keep theirs.
 const CA_FILES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
@@ -123,7 +126,12 @@ fn check_file(path: &Path) -> Result<(), String> {
         let problem = if path.exists() { "is not a file" } else { "does not exist" };
         return Err(format!("`{}` {problem}", path.display()));
     }
-    fs_err::File::open(path).map(drop).map_err(|error| error.to_string())
+    let bytes = fs_err::read(path).map_err(|error| error.to_string())?;
+    // Without a single one, the HTTP client panics.
+    if bytes.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) {
+        return Ok(());
+    }
+    Err(format!("`{}` holds no certificate in PEM", path.display()))
 }
 
 #[cfg(test)]

@@ -221,3 +221,18 @@ fn bars_have_no_colours_whether_these_are_wanted_or_not() {
         assert!(drew(&shown, &[" zip app", "runs"]) || drew(&shown, &["✓ zip app"]), "{:?}", shown.raw);
     }
 }
+
+#[test]
+fn the_log_has_colours_on_a_terminal_that_has_them_and_nowhere_else() {
+    let home = Home::new();
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start(data.path());
+    let layer = Layer::gzip(&Tar::new().file("hello", 0o644, b"hello").finish());
+    registry.push_image("x", "1", &Image::new("amd64", vec![layer]));
+    let pull = || lbx(&home, &["pull", "-vv", &registry.reference("x", "1")]);
+    let elsewhere = run(pull().env("TERM", "xterm-256color"));
+    assert!(elsewhere.stderr.contains("DEBUG") && !elsewhere.stderr.contains('\u{1b}'), "{elsewhere:?}");
+    let raw = |command: &mut Command| start(command, 80, 24).finish().raw;
+    assert!(!raw(pull().env("TERM", "dumb")).contains('\u{1b}'));
+    assert!(!raw(pull().env("TERM", "xterm-256color").env("NO_COLOR", "1")).contains('\u{1b}'));
+}

@@ -1,5 +1,6 @@
 //! The environment, read once. Everything below gets values.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use lbx_build::ProxyOptions;
@@ -19,6 +20,8 @@ pub(crate) struct Environment {
     pub(crate) pip: Vec<(String, String)>,
     /// The proxies that registries are reached through.
     pub(crate) proxy: Option<ProxyOptions>,
+    /// Whether stderr is a terminal whose user has nothing against colours.
+    pub(crate) colours: bool,
 }
 
 /// Variables that name a CA bundle, strongest first.
@@ -65,6 +68,7 @@ impl Environment {
                 .filter_map(|name| Some(((*name).to_owned(), variable(name)?)))
                 .collect(),
             proxy: proxy(),
+            colours: colours(),
             current_dir,
         }
     }
@@ -93,6 +97,12 @@ fn cache_dir(current_dir: &Path) -> Result<PathBuf, String> {
         .ok_or_else(|| {
             "neither HOME nor XDG_CACHE_HOME nor LBX_CACHE_DIR names a folder for the store".to_owned()
         })
+}
+
+/// A terminal that cannot do anything says so in `TERM`, or has none.
+fn colours() -> bool {
+    let is_able = variable("TERM").is_some_and(|term| term != "dumb");
+    std::io::stderr().is_terminal() && is_able && variable("NO_COLOR").is_none()
 }
 
 /// The proxies, in the variables that every tool reads. `HTTP_PROXY` is not one of them: a server that

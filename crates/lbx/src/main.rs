@@ -21,8 +21,8 @@ fn main() -> ExitCode {
     // Before anything else: this process may be a sandbox's first process, which must have one thread.
     lbx_sandbox::init_if_child();
     let arguments = Arguments::parse();
-    start_log(arguments.verbose);
     let environment = Environment::read();
+    start_log(arguments.verbose, environment.colours);
     let code = match &arguments.command {
         Command::Build(build) => command::build::run(&arguments, build, &environment),
         Command::Pull(pull) => command::pull::run(&arguments, pull, &environment),
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 }
 
 /// Starts the developers' log, which is off unless `-v` asks for it.
-fn start_log(verbose: u8) {
+fn start_log(verbose: u8, colours: bool) {
     let level = match verbose {
         0 => return,
         1 => "lbx=debug,lbx_build=debug,lbx_image=debug,lbx_wheel=debug",
@@ -44,6 +44,7 @@ fn start_log(verbose: u8) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(colours)
         .without_time()
         .try_init();
 }

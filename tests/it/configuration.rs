@@ -274,3 +274,16 @@ fn a_folder_gives_its_whole_name_with_what_no_name_can_have_replaced() {
     let ran = run(command.current_dir(home.project().join("my.func")));
     assert!(ran.stderr.starts_with("lbx: building my_func in "), "{}", ran.stderr);
 }
+
+#[test]
+fn a_variable_in_a_requirement_file_is_named_with_its_line() {
+    let home = home();
+    home.write("r.txt", "-r more.txt\n");
+    home.write("more.txt", "six\none @ git+https://${TOKEN}@host.example/one\n");
+    refused(
+        &home,
+        &format!("{HEAD}[functions.a]\nsource = \"src\"\nrequirements = [\"r.txt\"]\n"),
+        "error: more.txt:2: `${TOKEN}` has no value: the sandbox does not have your environment\n\
+        hint: write the value itself; an index with a password goes into PIP_INDEX_URL or PIP_EXTRA_INDEX_URL\n",
+    );
+}

@@ -203,6 +203,7 @@ impl RequirementFiles {
     pub fn references(&self, path: &str) -> Result<Vec<(usize, String)>, RequirementsError> {
         let mut found = Vec::new();
         for line in scan(self.get(path).unwrap_or_default()) {
+            no_variable(path, &line)?;
             if let LineKind::Requirements(target) | LineKind::Constraints(target) = &line.kind {
                 found.push((line.number, relative(path, line.number, target)?));
             }
@@ -249,6 +250,29 @@ impl RequirementFiles {
         }
         Ok(())
     }
+}
+
+/// Refuses `${NAME}`, which pip would look up in an environment that the sandbox does not have.
+fn no_variable(from: &str, line: &Line) -> Result<(), RequirementsError> {
+    let Some(variable) = variable(&line.text) else { return Ok(()) };
+    Err(RequirementsError {
+        position: Position::line(from, line.number),
+        message: format!("`{variable}` has no value: the sandbox does not have your environment"),
+        hint: Some(
+            "write the value itself; an index with a password goes into PIP_INDEX_URL or PIP_EXTRA_INDEX_URL"
+                .to_owned(),
+        ),
+    })
+}
+
+/// The first `${NAME}` of a line, as pip recognises it: upper case, digits and underscores.
+fn variable(text: &str) -> Option<&str> {
+    text.match_indices("${").find_map(|(start, _)| {
+        let name = &text[start + 2..];
+        let end = name.find('}')?;
+        let fits = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        (end > 0 && name[..end].chars().all(fits)).then(|| &text[start..=start + 2 + end])
+    })
 }
 
 /// `target` as a path from the project, when the file `from` names it relative to itself.
@@ -360,6 +384,18 @@ mod tests {
         files.insert("a/r.txt".into(), "six\n-r ../../up.txt\n".into());
         let error = files.references("a/r.txt").unwrap_err();
         assert_eq!(error.to_string(), "a/r.txt:2: `../../up.txt` is outside the project");
+    }
+
+    #[test]
+    fn a_variable_is_refused_with_its_line_and_a_comment_is_none() {
+        let mut files = RequirementFiles::default();
+        let text = "six # ${TOKEN}\n# ${TOKEN}\nidna==$X ${x} ${}\none @ \\\n  https://u:${MY_TOKEN2}@h/x\n";
+        files.insert("r.txt".into(), text.into());
+        let error = files.references("r.txt").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "r.txt:4: `${MY_TOKEN2}` has no value: the sandbox does not have your environment"
+        );
     }
 
     proptest! {

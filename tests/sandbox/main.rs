@@ -3,6 +3,7 @@
 //! The root is a tree around one static busybox, made twice: as layers and as a merged tree. What the
 //! registry, pip or the zip do is tested elsewhere.
 
+mod attacks;
 mod guarantees;
 mod hostile;
 mod kernel;

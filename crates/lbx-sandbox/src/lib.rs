@@ -30,6 +30,7 @@
 mod child;
 mod diagnose;
 mod error;
+pub mod filter;
 mod launch;
 mod spec;
 mod syscalls;

@@ -1,6 +1,7 @@
 //! The re-executed process outside the namespaces it makes: receives the request, makes the namespaces,
 //! starts PID 1 and waits for it. Assembling the root is left to `root`, running the command to `init`.
 
+mod calls;
 mod devices;
 mod init;
 mod mounts;

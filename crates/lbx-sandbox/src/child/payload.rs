@@ -9,6 +9,7 @@ use nix::sys::prctl;
 use nix::sys::signal::SigSet;
 use nix::unistd::{chdir, dup2_stdin, execve, setsid};
 
+use super::calls;
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::Spec;
 use crate::syscalls;
@@ -18,7 +19,9 @@ const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Becomes the command; returns only when that failed.
 pub(super) fn become_command(spec: &Spec, stdin: &OwnedFd) -> Failure {
-    match give_up_privileges(stdin).and_then(|()| enter_working_directory(spec)) {
+    let ready = give_up_privileges(stdin).and_then(|()| enter_working_directory(spec));
+    // Last, because it denies some of the above.
+    match ready.and_then(|()| filter_calls(spec)) {
         Ok(()) => exec(spec),
         Err(failure) => failure,
     }
@@ -39,7 +42,13 @@ fn give_up_privileges(stdin: &OwnedFd) -> Result<(), Failure> {
     }
     prctl::set_no_new_privs().or_fail(stage, || "prctl(PR_SET_NO_NEW_PRIVS)".to_owned())?;
     SigSet::empty().thread_set_mask().or_fail(stage, || "sigprocmask(SIG_SETMASK)".to_owned())
-    // The system call filter of a run belongs here: after all that it may deny, right before exec.
+}
+
+fn filter_calls(spec: &Spec) -> Result<(), Failure> {
+    let call = || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned();
+    let program = calls::filter(spec.network).compile();
+    let program = program.ok_or_else(|| Failure::new(Stage::Privileges, call(), Errno::E2BIG))?;
+    syscalls::install_filter(&program).or_fail(Stage::Privileges, call)
 }
 
 fn enter_working_directory(spec: &Spec) -> Result<(), Failure> {

@@ -1,0 +1,142 @@
+//! Which system calls the command may make. Everything is allowed but what opens the kernel's rarely used parts, undoes
+//! the sandbox, or reaches out of it.
+//!
+//! Where the C library falls back to an older call, the answer is ENOSYS, so that it does.
+
+use libc::{EACCES, ENOSYS, EPERM};
+
+use crate::filter::{Action, Compare, Condition, Filter, INT, Rule};
+use crate::spec::Network;
+
+/// The newest call that was looked at: what comes later does not exist yet, as far as the command can see.
+/// 469 is `file_setattr`, of Linux 6.17.
+const NEWEST: u32 = 469;
+
+/// `CLONE_NEW…`, in the argument of `clone` and `unshare`; the time namespace is of `unshare` only, because its bit is
+/// one of the exit signal in `clone`.
+const NEW_NAMESPACES: u64 = 0x7E02_0000;
+const NEW_TIME: u64 = 0x80;
+/// The setuid and the setgid bit.
+const SET_ID: u64 = 0o6000;
+
+/// Calls that undo the sandbox, look into other processes, or configure the machine.
+#[rustfmt::skip]
+const DENIED: &[libc::c_long] = &[
+    // Namespaces, roots and mounts.
+    libc::SYS_setns, libc::SYS_mount, libc::SYS_umount2, libc::SYS_pivot_root, libc::SYS_chroot,
+    libc::SYS_open_tree, libc::SYS_move_mount, libc::SYS_fsopen, libc::SYS_fsconfig, libc::SYS_fsmount,
+    libc::SYS_fspick, libc::SYS_mount_setattr, libc::SYS_open_by_handle_at,
+    // Other processes.
+    libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp, libc::SYS_process_madvise,
+    // Keys, which belong to the user and not to the sandbox.
+    libc::SYS_keyctl, libc::SYS_add_key, libc::SYS_request_key,
+    // The machine.
+    libc::SYS_swapon, libc::SYS_swapoff, libc::SYS_reboot, libc::SYS_kexec_load, libc::SYS_init_module,
+    libc::SYS_finit_module, libc::SYS_delete_module, libc::SYS_acct, libc::SYS_syslog, libc::SYS_quotactl,
+    libc::SYS_quotactl_fd, libc::SYS_settimeofday, libc::SYS_clock_settime, libc::SYS_clock_adjtime,
+    libc::SYS_adjtimex, libc::SYS_sethostname, libc::SYS_setdomainname, libc::SYS_vhangup,
+    // Large and rarely used.
+    libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_fanotify_init,
+    libc::SYS_lookup_dcookie, libc::SYS_nfsservctl,
+];
+
+#[cfg(target_arch = "x86_64")]
+#[rustfmt::skip]
+const DENIED_HERE: &[libc::c_long] = &[
+    libc::SYS_kexec_file_load, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_uselib,
+    libc::SYS__sysctl,
+];
+
+#[cfg(not(target_arch = "x86_64"))]
+const DENIED_HERE: &[libc::c_long] = &[];
+
+/// Calls that libraries do without. `clone3` keeps its flags in memory, where a filter cannot look.
+const MISSING: &[libc::c_long] =
+    &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// The filter of a command.
+pub(super) fn filter(network: Network) -> Filter {
+    let (denied, missing) = (errno(EPERM), errno(ENOSYS));
+    let mut rules: Vec<_> =
+        DENIED.iter().chain(DENIED_HERE).map(|call| Rule::always(*call, denied)).collect();
+    rules.extend(MISSING.iter().map(|call| Rule::always(*call, missing)));
+    rules.extend(namespaces(denied));
+    rules.extend(terminal_input(denied));
+    rules.extend(modes(denied));
+    rules.extend(personalities(denied));
+    rules.extend(sockets(network));
+    Filter { rules, otherwise: Action::Allow, beyond: Some((NEWEST, missing)), foreign: Action::Kill }
+}
+
+fn errno(number: i32) -> Action {
+    Action::Errno(u16::try_from(number).unwrap_or(u16::MAX))
+}
+
+fn has(argument: u8, bits: u64) -> Condition {
+    Condition::new(argument, bits, Compare::NotEqual, 0)
+}
+
+fn is(argument: u8, value: u64) -> Condition {
+    Condition::new(argument, INT, Compare::Equal, value)
+}
+
+fn namespaces(denied: Action) -> [Rule; 2] {
+    [
+        Rule::when(libc::SYS_clone, [has(0, NEW_NAMESPACES)], denied),
+        Rule::when(libc::SYS_unshare, [has(0, NEW_NAMESPACES | NEW_TIME)], denied),
+    ]
+}
+
+/// Typing on somebody's terminal, and pasting on a console. The kernel looks at 32 bits of the request.
+fn terminal_input(denied: Action) -> [Rule; 2] {
+    [0x5412, 0x541C].map(|request| Rule::when(libc::SYS_ioctl, [is(1, request)], denied))
+}
+
+/// Programs that run as somebody else, and device nodes.
+fn modes(denied: Action) -> Vec<Rule> {
+    let mut rules = vec![
+        Rule::when(libc::SYS_fchmod, [has(1, SET_ID)], denied),
+        Rule::when(libc::SYS_fchmodat, [has(2, SET_ID)], denied),
+        // Of Linux 6.6; the same number everywhere, like all calls since 5.1.
+        Rule::when(452, [has(2, SET_ID)], denied),
+    ];
+    let format = u64::from(libc::S_IFMT);
+    let of_kind = |argument: u8, kind: libc::mode_t| {
+        Condition::new(argument, format, Compare::Equal, u64::from(kind))
+    };
+    for kind in [libc::S_IFCHR, libc::S_IFBLK] {
+        rules.push(Rule::when(libc::SYS_mknodat, [of_kind(2, kind)], denied));
+        #[cfg(target_arch = "x86_64")]
+        rules.push(Rule::when(libc::SYS_mknod, [of_kind(1, kind)], denied));
+    }
+    #[cfg(target_arch = "x86_64")]
+    rules.push(Rule::when(libc::SYS_chmod, [has(1, SET_ID)], denied));
+    rules
+}
+
+/// Ways to behave like another system that are more than the name of the machine: `setarch` and the C library ask for
+/// these, and exploits for a memory layout that can be guessed.
+fn personalities(denied: Action) -> Vec<Rule> {
+    const NORMAL: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+    let allowed =
+        NORMAL.iter().map(|value| Rule::when(libc::SYS_personality, [is(0, *value)], Action::Allow));
+    allowed.chain([Rule::always(libc::SYS_personality, denied)]).collect()
+}
+
+/// Sockets between processes of the sandbox, and questions about interfaces; the internet where there is one.
+fn sockets(network: Network) -> Vec<Rule> {
+    let family = |number: libc::c_int| u64::from(number.unsigned_abs());
+    let allowed = |conditions: Vec<Condition>| Rule::when(libc::SYS_socket, conditions, Action::Allow);
+    let mut rules = vec![
+        allowed(vec![is(0, family(libc::AF_UNIX))]),
+        allowed(vec![is(0, family(libc::AF_NETLINK)), is(2, family(libc::NETLINK_ROUTE))]),
+    ];
+    if network == Network::Host {
+        rules.extend([libc::AF_INET, libc::AF_INET6].map(|inet| allowed(vec![is(0, family(inet))])));
+    }
+    rules.push(Rule::always(libc::SYS_socket, errno(EACCES)));
+    rules.push(Rule::when(libc::SYS_socketpair, [is(0, family(libc::AF_UNIX))], Action::Allow));
+    rules.push(Rule::always(libc::SYS_socketpair, errno(EACCES)));
+    rules
+}

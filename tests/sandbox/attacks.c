@@ -1,0 +1,231 @@
+// What a hostile build tries, one attack per name. Linked statically, so that it runs in any root.
+//
+// The exit code is 0 when the attack worked, 1 when the kernel refused it, with the error's name on standard output,
+// and 2 when there is no such attack.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int refused(void) {
+    printf("%s\n", strerrorname_np(errno));
+    return 1;
+}
+
+static int outcome(long result) { return result < 0 ? refused() : 0; }
+
+// Namespaces and roots.
+
+static int user_namespace(void) { return outcome(unshare(CLONE_NEWUSER)); }
+
+static int user_namespace_by_clone(void) {
+    long child = syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0);
+    if (child == 0) _exit(0);
+    return outcome(child);
+}
+
+static int user_namespace_by_clone3(void) {
+    struct clone_args args = {.flags = CLONE_NEWUSER, .exit_signal = SIGCHLD};
+    long child = syscall(SYS_clone3, &args, sizeof args);
+    if (child == 0) _exit(0);
+    return outcome(child);
+}
+
+static int chroot_escape(void) {
+    mkdir("/tmp/x", 0755);
+    int here = open("/", O_RDONLY | O_DIRECTORY);
+    if (chroot("/tmp/x") < 0) return refused();
+    fchdir(here);
+    for (int up = 0; up < 64; up++) chdir("..");
+    return outcome(chroot("."));
+}
+
+static int mount_tmpfs(void) { return outcome(mount("tmpfs", "/tmp", "tmpfs", 0, NULL)); }
+static int unmount_tmp(void) { return outcome(umount2("/tmp", MNT_DETACH)); }
+static int open_a_file_system(void) { return outcome(syscall(430, "tmpfs", 0)); }
+static int open_a_tree(void) { return outcome(syscall(428, -100, "/", 1)); }
+static int enter_a_namespace(void) {
+    int own = open("/proc/self/ns/ipc", O_RDONLY);
+    return outcome(own < 0 ? own : setns(own, 0));
+}
+
+// Other processes.
+
+static int trace_process_1(void) { return outcome(ptrace(PTRACE_ATTACH, 1, 0, 0)); }
+
+static int trace_own_child(void) {
+    pid_t child = fork();
+    if (child == 0) {
+        pause();
+        _exit(0);
+    }
+    int result = outcome(ptrace(PTRACE_SEIZE, child, 0, 0));
+    kill(child, SIGKILL);
+    return result;
+}
+
+static int read_memory_of_process_1(void) {
+    char byte;
+    struct iovec here = {&byte, 1}, there = {(void *)0x400000, 1};
+    return outcome(process_vm_readv(1, &here, 1, &there, 1, 0));
+}
+
+static int kill_process_1(void) {
+    if (kill(1, SIGKILL) < 0) return refused();
+    // Process 1 of a namespace is safe from its own: the signal is taken, and nothing happens.
+    sleep(1);
+    printf("ignored\n");
+    return 1;
+}
+
+static int write_own_program(void) { return outcome(open("/proc/self/exe", O_RDWR)); }
+static int write_program_of_process_1(void) { return outcome(open("/proc/1/exe", O_RDWR)); }
+static int root_of_process_1(void) { return outcome(open("/proc/1/root/etc", O_RDONLY)); }
+
+// Terminals.
+
+static int type_on_the_terminal(void) { return outcome(syscall(SYS_ioctl, 0, 0x5412L, "x")); }
+static int type_with_high_bits(void) { return outcome(syscall(SYS_ioctl, 0, 0x7700000000005412L, "x")); }
+static int paste_on_the_console(void) { return outcome(syscall(SYS_ioctl, 0, 0x541CL, "\3")); }
+
+// Privileges.
+
+static int setuid_file(void) {
+    int file = open("/tmp/setuid", O_CREAT | O_RDWR, 0755);
+    return outcome(file < 0 ? file : fchmod(file, 04755));
+}
+
+static int setgid_by_name(void) {
+    close(open("/tmp/setgid", O_CREAT | O_RDWR, 0755));
+    return outcome(chmod("/tmp/setgid", 02755));
+}
+
+static int device_node(void) { return outcome(mknod("/tmp/disk", S_IFBLK | 0600, 8 << 8)); }
+
+static int add_a_key(void) { return outcome(syscall(SYS_add_key, "user", "lbx", "x", 1, -3)); }
+
+// Sockets.
+
+static int internet_socket(void) { return outcome(socket(AF_INET, SOCK_STREAM, 0)); }
+static int internet6_socket(void) { return outcome(socket(AF_INET6, SOCK_DGRAM, 0)); }
+static int crypto_socket(void) { return outcome(socket(38, SOCK_SEQPACKET, 0)); }
+static int vm_socket(void) { return outcome(socket(40, SOCK_STREAM, 0)); }
+static int packet_socket(void) { return outcome(socket(AF_PACKET, SOCK_RAW, 0)); }
+static int audit_socket(void) { return outcome(socket(AF_NETLINK, SOCK_RAW, 9)); }
+static int route_socket(void) { return outcome(socket(AF_NETLINK, SOCK_RAW, 0)); }
+static int unix_socket(void) { return outcome(socket(AF_UNIX, SOCK_STREAM, 0)); }
+static int socket_with_high_bits(void) {
+    return outcome(syscall(SYS_socket, 0x100000000L | AF_INET, SOCK_STREAM, 0));
+}
+
+// Connects to the abstract socket that the second argument names.
+static int abstract_socket(const char *name) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    strncpy(address.sun_path + 1, name, sizeof address.sun_path - 2);
+    int here = socket(AF_UNIX, SOCK_STREAM, 0);
+    return outcome(connect(here, (void *)&address, offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name)));
+}
+
+// The kernel's rarely used parts.
+
+static int io_uring(void) {
+    char parameters[120] = {0};
+    return outcome(syscall(425, 1, parameters));
+}
+static int fault_handler(void) { return outcome(syscall(SYS_userfaultfd, 1)); }
+static int performance_events(void) {
+    char attributes[128] = {0};
+    attributes[0] = 1, attributes[4] = (char)sizeof attributes;
+    return outcome(syscall(SYS_perf_event_open, attributes, 0, -1, -1, 0));
+}
+static int bpf_map(void) {
+    char attributes[72] = {2, 0, 0, 0, 4, 0, 0, 0, 4, 0, 0, 0, 1};
+    return outcome(syscall(SYS_bpf, 0, attributes, sizeof attributes));
+}
+static int call_of_the_future(void) { return outcome(syscall(600)); }
+
+#ifdef __x86_64__
+static int x32_call(void) { return outcome(syscall(SYS_getpid | 0x40000000)); }
+static int call_of_32_bits(void) {
+    long result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(20) : "memory");
+    errno = (int)-result;
+    return outcome(result);
+}
+#endif
+
+struct attack {
+    const char *name;
+    int (*run)(void);
+};
+
+#define ATTACK(name) {#name, name}
+
+static const struct attack attacks[] = {
+    ATTACK(user_namespace),
+    ATTACK(user_namespace_by_clone),
+    ATTACK(user_namespace_by_clone3),
+    ATTACK(chroot_escape),
+    ATTACK(mount_tmpfs),
+    ATTACK(unmount_tmp),
+    ATTACK(open_a_file_system),
+    ATTACK(open_a_tree),
+    ATTACK(enter_a_namespace),
+    ATTACK(trace_process_1),
+    ATTACK(trace_own_child),
+    ATTACK(read_memory_of_process_1),
+    ATTACK(kill_process_1),
+    ATTACK(write_own_program),
+    ATTACK(write_program_of_process_1),
+    ATTACK(root_of_process_1),
+    ATTACK(type_on_the_terminal),
+    ATTACK(type_with_high_bits),
+    ATTACK(paste_on_the_console),
+    ATTACK(setuid_file),
+    ATTACK(setgid_by_name),
+    ATTACK(device_node),
+    ATTACK(add_a_key),
+    ATTACK(internet_socket),
+    ATTACK(internet6_socket),
+    ATTACK(crypto_socket),
+    ATTACK(vm_socket),
+    ATTACK(packet_socket),
+    ATTACK(audit_socket),
+    ATTACK(route_socket),
+    ATTACK(unix_socket),
+    ATTACK(socket_with_high_bits),
+    ATTACK(io_uring),
+    ATTACK(fault_handler),
+    ATTACK(performance_events),
+    ATTACK(bpf_map),
+    ATTACK(call_of_the_future),
+#ifdef __x86_64__
+    ATTACK(x32_call),
+    ATTACK(call_of_32_bits),
+#endif
+};
+
+int main(int count, char **arguments) {
+    setvbuf(stdout, NULL, _IONBF, 0);
+    if (count == 3 && strcmp(arguments[1], "abstract_socket") == 0) return abstract_socket(arguments[2]);
+    for (size_t i = 0; count == 2 && i < sizeof attacks / sizeof *attacks; i++)
+        if (strcmp(attacks[i].name, arguments[1]) == 0) return attacks[i].run();
+    return 2;
+}

@@ -61,9 +61,10 @@ static int mount_tmpfs(void) { return outcome(mount("tmpfs", "/tmp", "tmpfs", 0,
 static int unmount_tmp(void) { return outcome(umount2("/tmp", MNT_DETACH)); }
 static int open_a_file_system(void) { return outcome(syscall(430, "tmpfs", 0)); }
 static int open_a_tree(void) { return outcome(syscall(428, -100, "/", 1)); }
+// Where there is no /proc, any descriptor does: the call itself is refused.
 static int enter_a_namespace(void) {
     int own = open("/proc/self/ns/ipc", O_RDONLY);
-    return outcome(own < 0 ? own : setns(own, 0));
+    return outcome(setns(own < 0 ? 0 : own, 0));
 }
 
 // Other processes.
@@ -143,6 +144,42 @@ static int abstract_socket(const char *name) {
     return outcome(connect(here, (void *)&address, offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name)));
 }
 
+static int signal_process(const char *pid) { return outcome(kill(atoi(pid), SIGKILL)); }
+
+// Leaves processes behind in every way there is: daemons, daemons of daemons, and ones that start others without end.
+static int leave_processes(void) {
+    for (int i = 0; i < 20; i++) {
+        if (fork() > 0) continue;
+        setsid();
+        if (fork() > 0) _exit(0);
+        for (int n = 0; n < 100; n++) {
+            if (i % 2 == 0) sleep(1000);
+            if (fork() > 0) _exit(0);
+            usleep(1000);
+        }
+        sleep(1000);
+    }
+    return 0;
+}
+
+// Fills the folder /out with what a collector must not trust.
+static int leave_traps(void) {
+    int file = open("/out/file", O_CREAT | O_WRONLY, 0666);
+    write(file, "made\n", 5);
+    symlink("/etc/passwd", "/out/link");
+    mkfifo("/out/fifo", 0666);
+    mkdir("/out/folder", 0777);
+    mkfifo("/out/folder/fifo", 0666);
+    mkdir("/out/folder/closed", 0777);
+    close(open("/out/folder/closed/inside", O_CREAT | O_WRONLY, 0600));
+    chmod("/out/folder/closed", 0);
+    link("/bin/busybox", "/out/hard");
+    int here = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "/out/socket"};
+    bind(here, (void *)&address, sizeof address);
+    return 0;
+}
+
 // The kernel's rarely used parts.
 
 static int io_uring(void) {
@@ -211,6 +248,8 @@ static const struct attack attacks[] = {
     ATTACK(route_socket),
     ATTACK(unix_socket),
     ATTACK(socket_with_high_bits),
+    ATTACK(leave_processes),
+    ATTACK(leave_traps),
     ATTACK(io_uring),
     ATTACK(fault_handler),
     ATTACK(performance_events),
@@ -225,6 +264,7 @@ static const struct attack attacks[] = {
 int main(int count, char **arguments) {
     setvbuf(stdout, NULL, _IONBF, 0);
     if (count == 3 && strcmp(arguments[1], "abstract_socket") == 0) return abstract_socket(arguments[2]);
+    if (count == 3 && strcmp(arguments[1], "signal_process") == 0) return signal_process(arguments[2]);
     for (size_t i = 0; count == 2 && i < sizeof attacks / sizeof *attacks; i++)
         if (strcmp(attacks[i].name, arguments[1]) == 0) return attacks[i].run();
     return 2;

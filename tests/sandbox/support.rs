@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use lbx_sandbox::{End, Error, Exit, Launcher, Overlay, Root, Spec, Streams};
+use lbx_sandbox::{Backend, End, Error, Exit, Launcher, Overlay, Root, Spec, Streams};
 use tempfile::TempDir;
 
 /// Both ways to give a root to a sandbox.
@@ -24,6 +24,7 @@ pub(crate) fn launcher() -> Launcher {
 pub(crate) struct Rootfs {
     pub(crate) dir: TempDir,
     pub(crate) kind: Kind,
+    pub(crate) backend: Backend,
 }
 
 /// Returns whether the test must be skipped, loudly; with `LBX_MUST_RUN=sandbox` that is a failure.
@@ -71,10 +72,21 @@ pub(crate) fn roots() -> Vec<Rootfs> {
     }
 }
 
+/// The roots of [`roots`], and one for each backend that can run here besides.
+pub(crate) fn everywhere() -> Vec<Rootfs> {
+    let mut roots = roots();
+    // Without root there is no other yet; the tests run as root too.
+    if nix::unistd::geteuid().is_root() && !roots.is_empty() {
+        let busybox = roots[0].base().join("bin/busybox");
+        roots.push(Rootfs { backend: Backend::Chroot, ..Rootfs::new(Kind::Tree, &busybox) });
+    }
+    roots
+}
+
 impl Rootfs {
     fn new(kind: Kind, busybox: &Path) -> Self {
         let dir = TempDir::with_prefix("lbx-sandbox-").expect("a directory");
-        let root = Self { dir, kind };
+        let root = Self { dir, kind, backend: Backend::Namespaces };
         let base = root.base();
         for name in ["bin", "etc", "proc", "dev", "sys", "tmp", "usr/lib", "var/tmp"] {
             fs_err::create_dir_all(base.join(name)).expect("a directory");
@@ -114,6 +126,8 @@ impl Rootfs {
     pub(crate) fn shell(&self, script: &str) -> Spec {
         let mut spec = Spec::new(self.root(), ["/bin/sh", "-c", script]);
         spec.env.push(("PATH".to_owned(), "/bin".to_owned()));
+        spec.backend = self.backend;
+        spec.scratch = Some(self.dir.path().to_owned());
         spec
     }
 }

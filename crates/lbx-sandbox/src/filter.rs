@@ -168,11 +168,7 @@ impl Rule {
     }
 
     /// `action` for `call` when all conditions hold.
-    pub fn when(
-        call: libc::c_long,
-        conditions: impl IntoIterator<Item = Condition>,
-        action: Action,
-    ) -> Self {
+    pub fn when(call: libc::c_long, conditions: impl IntoIterator<Item = Condition>, action: Action) -> Self {
         // Numbers of calls are small and positive; one that is not names no call.
         let call = u32::try_from(call).unwrap_or(u32::MAX);
         Self { call, conditions: conditions.into_iter().collect(), action }
@@ -320,7 +316,8 @@ mod tests {
             _ => {
                 let at = offset - ARGUMENTS;
                 let argument = call.arguments[usize::try_from(at / 8).expect("small")];
-                u32::try_from(if at.is_multiple_of(8) { argument & INT } else { argument >> 32 }).expect("a half")
+                u32::try_from(if at.is_multiple_of(8) { argument & INT } else { argument >> 32 })
+                    .expect("a half")
             }
         };
         let (mut at, mut accumulator) = (0, 0_u32);
@@ -395,8 +392,12 @@ mod tests {
             Just(Compare::GreaterOrEqual),
         ];
         let mask = prop_oneof![Just(u64::MAX), Just(INT), any::<u64>()];
-        (0_u8..6, mask, compare, some_number())
-            .prop_map(|(argument, mask, compare, value)| Condition { argument, mask, compare, value })
+        (0_u8..6, mask, compare, some_number()).prop_map(|(argument, mask, compare, value)| Condition {
+            argument,
+            mask,
+            compare,
+            value,
+        })
     }
 
     fn some_filter() -> impl Strategy<Value = Filter> {
@@ -427,8 +428,7 @@ mod tests {
 
     #[test]
     fn calls_of_other_architectures_are_foreign() {
-        let filter =
-            Filter { rules: vec![], otherwise: Action::Allow, beyond: None, foreign: Action::Kill };
+        let filter = Filter { rules: vec![], otherwise: Action::Allow, beyond: None, foreign: Action::Kill };
         let program = filter.compile().expect("short enough");
         for architecture in [0x4000_0003, 0, u32::MAX, 0xC000_00B7 ^ 0xC000_003E ^ OWN_ARCHITECTURE] {
             let foreign = Call { architecture, ..call(1, [0; 6]) };

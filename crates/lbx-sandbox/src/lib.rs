@@ -27,6 +27,7 @@
     reason = "a failed call shows its arguments as one would write them, quoted and escaped"
 )]
 
+mod backend;
 mod child;
 mod diagnose;
 mod error;
@@ -36,6 +37,7 @@ mod spec;
 mod syscalls;
 mod wire;
 
+pub use backend::{Backend, Claims, Level};
 pub use child::init_if_child;
 pub use diagnose::{Diagnosis, Finding, Layer, Outcome, Overlay};
 pub use error::{Error, Failure, Stage};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Backend;
 use crate::error::Error;
 
 /// The kernel stacks at most 500 lower layers; one of them is ours.
@@ -42,6 +43,11 @@ pub struct Spec {
     pub cwd: String,
     /// What the command can reach.
     pub network: Network,
+    /// How it is isolated.
+    pub backend: Backend,
+    /// A directory of the caller's for a root that is not mounted but made, best on the file system of the image. What
+    /// is left in it is the caller's to remove.
+    pub scratch: Option<PathBuf>,
 }
 
 /// Where the root file system comes from.
@@ -130,6 +136,8 @@ impl Spec {
             env: Vec::new(),
             cwd: "/".to_owned(),
             network: Network::None,
+            backend: Backend::default(),
+            scratch: None,
         }
     }
 

@@ -65,6 +65,20 @@ pub(crate) fn wait_any() -> nix::Result<Option<(Pid, libc::c_int)>> {
     }
 }
 
+/// Waits for a child to end, and reaps it. ECHILD when there is none.
+pub(crate) fn wait_blocking() -> nix::Result<Pid> {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for an int.
+    Errno::result(unsafe { libc::waitpid(-1, &raw mut status, 0) }).map(Pid::from_raw)
+}
+
+/// Takes from a process the right to start others. It may have ended, and then nothing happens.
+pub(crate) fn forbid_processes(pid: Pid) {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the new limit lives through the call, and no old one is asked for.
+    unsafe { libc::prlimit(pid.as_raw(), libc::RLIMIT_NPROC, &raw const none, std::ptr::null_mut()) };
+}
+
 /// Ends the process without running destructors or exit handlers, which belong to the forked parent.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` takes any value and does not return.

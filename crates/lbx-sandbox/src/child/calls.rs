@@ -102,9 +102,8 @@ fn modes(denied: Action) -> Vec<Rule> {
         Rule::when(452, [has(2, SET_ID)], denied),
     ];
     let format = u64::from(libc::S_IFMT);
-    let of_kind = |argument: u8, kind: libc::mode_t| {
-        Condition::new(argument, format, Compare::Equal, u64::from(kind))
-    };
+    let of_kind =
+        |argument: u8, kind: libc::mode_t| Condition::new(argument, format, Compare::Equal, u64::from(kind));
     for kind in [libc::S_IFCHR, libc::S_IFBLK] {
         rules.push(Rule::when(libc::SYS_mknodat, [of_kind(2, kind)], denied));
         #[cfg(target_arch = "x86_64")]

@@ -12,10 +12,10 @@ use super::mounts::{self, Kind, PLACE, fd_path};
 use crate::error::{Failure, OrFail, Stage};
 
 /// Name, major and minor number.
-const DEVICES: [(&str, u64, u64); 5] =
+pub(super) const DEVICES: [(&str, u64, u64); 5] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
 
-const LINKS: [(&str, &str); 4] = [
+pub(super) const LINKS: [(&str, &str); 4] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),

@@ -47,7 +47,7 @@ fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> Result<Option<Exit>, Fa
     assemble(spec)?;
     match syscalls::fork().or_fail(Stage::Exec, || "fork()".to_owned())? {
         None => {
-            let failure = payload::become_command(spec, &stdin);
+            let failure = payload::become_command(spec, &stdin, None);
             syscalls::exit_now(report_failure(socket, failure));
         }
         Some(command) => {
@@ -69,7 +69,7 @@ fn assemble(spec: &Spec) -> Result<(), Failure> {
 }
 
 /// Waits until the command ends, or until it is told to die (`None`).
-fn serve(socket: &OwnedFd, command: Pid) -> nix::Result<Option<Exit>> {
+pub(super) fn serve(socket: &OwnedFd, command: Pid) -> nix::Result<Option<Exit>> {
     let events = SignalFd::with_flags(&supervised_signals(), SfdFlags::SFD_CLOEXEC)?;
     let mut stops = Stops::default();
     loop {

@@ -2,7 +2,11 @@
 //! starts PID 1 and waits for it. Assembling the root is left to `root`, running the command to `init`.
 
 mod calls;
+mod chroot;
 mod devices;
+mod domain;
+mod family;
+mod farm;
 mod init;
 mod mounts;
 mod payload;
@@ -24,6 +28,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid};
 
+use crate::backend::Backend;
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::{Network, Spec};
 use crate::syscalls;
@@ -97,6 +102,13 @@ fn prepare() {
 }
 
 fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> Result<(), Failure> {
+    match spec.backend {
+        Backend::Namespaces => run_in_namespaces(socket, spec, stdin),
+        Backend::Chroot => chroot::run(socket, spec, stdin),
+    }
+}
+
+fn run_in_namespaces(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> Result<(), Failure> {
     let mut flags = CloneFlags::CLONE_NEWUSER
         | CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID

@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use caps::CapSet;
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::SigSet;
-use nix::unistd::{chdir, dup2_stdin, execve, setsid};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Gid, Uid, chdir, dup2_stdin, execve, setgroups, setresgid, setresuid, setsid};
 
-use super::calls;
+use super::{calls, domain};
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::Spec;
 use crate::syscalls;
@@ -18,8 +18,12 @@ use crate::syscalls;
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Becomes the command; returns only when that failed.
-pub(super) fn become_command(spec: &Spec, stdin: &OwnedFd) -> Failure {
-    let ready = give_up_privileges(stdin).and_then(|()| enter_working_directory(spec));
+///
+/// Without a user namespace, `user` is the user and the group to become.
+pub(super) fn become_command(spec: &Spec, stdin: &OwnedFd, user: Option<(u32, u32)>) -> Failure {
+    let ready = give_up_privileges(stdin, user).and_then(|()| enter_working_directory(spec));
+    // A kernel without it, or without a part of it, is one where less is claimed.
+    let _ = ready.is_ok().then(|| domain::enter(spec));
     // Last, because it denies some of the above.
     match ready.and_then(|()| filter_calls(spec)) {
         Ok(()) => exec(spec),
@@ -27,21 +31,40 @@ pub(super) fn become_command(spec: &Spec, stdin: &OwnedFd) -> Failure {
     }
 }
 
-fn give_up_privileges(stdin: &OwnedFd) -> Result<(), Failure> {
+fn give_up_privileges(stdin: &OwnedFd, user: Option<(u32, u32)>) -> Result<(), Failure> {
     let stage = Stage::Privileges;
     // A session of its own has no terminal whose input could be forged.
     setsid().or_fail(stage, || "setsid()".to_owned())?;
     dup2_stdin(stdin).or_fail(stage, || "dup2(stdin, 0)".to_owned())?;
     // Every descriptor above was opened to be closed on exec; this covers a mistake in that.
     syscalls::close_on_exec_from(3);
-    syscalls::lock_securebits().or_fail(stage, || "prctl(PR_SET_SECUREBITS)".to_owned())?;
-    syscalls::drop_bounding_set().or_fail(stage, || "prctl(PR_CAPBSET_DROP)".to_owned())?;
+    let locked = syscalls::lock_securebits().or_fail(stage, || "prctl(PR_SET_SECUREBITS)".to_owned());
+    let dropped = syscalls::drop_bounding_set().or_fail(stage, || "prctl(PR_CAPBSET_DROP)".to_owned());
+    if let Some((uid, gid)) = user {
+        // A container's root may lack the capability for the two above. Another user has none anyway, and gets none.
+        become_user(uid, gid)?;
+    } else {
+        locked.and(dropped)?;
+    }
     for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
         caps::clear(None, set)
             .map_err(|_| Failure::new(stage, format!("clear {set:?} capabilities"), Errno::EPERM))?;
     }
+    if user.is_some() {
+        // Where no namespace ends with its first process, at least the command ends with the one that watches it.
+        prctl::set_pdeathsig(Signal::SIGKILL).or_fail(stage, || "prctl(PR_SET_PDEATHSIG)".to_owned())?;
+    }
     prctl::set_no_new_privs().or_fail(stage, || "prctl(PR_SET_NO_NEW_PRIVS)".to_owned())?;
     SigSet::empty().thread_set_mask().or_fail(stage, || "sigprocmask(SIG_SETMASK)".to_owned())
+}
+
+/// Becomes another user for good. Capabilities stay until they are cleared, because the securebits say so.
+fn become_user(uid: u32, gid: u32) -> Result<(), Failure> {
+    let stage = Stage::Privileges;
+    setgroups(&[]).or_fail(stage, || "setgroups(0, NULL)".to_owned())?;
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setresgid(group, group, group).or_fail(stage, || format!("setresgid({gid}, {gid}, {gid})"))?;
+    setresuid(user, user, user).or_fail(stage, || format!("setresuid({uid}, {uid}, {uid})"))
 }
 
 fn filter_calls(spec: &Spec) -> Result<(), Failure> {

@@ -192,7 +192,7 @@ fn make_place(at: &OwnedFd, name: &str) -> Result<(), Failure> {
     mounts::make(at, name, Kind::File).or_fail(Stage::Root, || format!("mknodat({name:?})"))
 }
 
-fn write_file(at: &OwnedFd, name: &str, file: &File) -> Result<(), Failure> {
+pub(super) fn write_file(at: &OwnedFd, name: &str, file: &File) -> Result<(), Failure> {
     let mode = Mode::from_bits_truncate(if file.executable { 0o755 } else { 0o644 });
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let opened = openat(at, name, flags, mode)

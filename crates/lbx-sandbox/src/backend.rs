@@ -1,0 +1,176 @@
+//! The ways to isolate a command, strongest first, and what each of them claims. How each does it is in `child`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A way to isolate a command.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Backend {
+    /// Namespaces of an unprivileged user.
+    #[default]
+    Namespaces,
+    /// A root directory and a user id of its own, made by the root user of a container: no namespaces, no mounts.
+    Chroot,
+}
+
+/// What is promised of a backend. Each is a boolean that tests prove by attacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Files of the host other than the inputs cannot be read.
+    pub files_hidden: bool,
+    /// Files of the host other than the outputs cannot be written.
+    pub files_unwritable: bool,
+    /// Without [`Network::Host`](crate::Network::Host), nothing can be sent anywhere.
+    pub network_off: bool,
+    /// Processes outside cannot be seen.
+    pub processes_hidden: bool,
+    /// Processes outside can be neither signalled nor traced.
+    pub processes_untouchable: bool,
+    /// Nothing runs on when the command has ended, even when the sandbox itself was killed.
+    pub nothing_survives: bool,
+    /// There is no way to more privileges.
+    pub no_privileges: bool,
+    /// No terminal takes forged input.
+    pub no_terminal: bool,
+}
+
+/// How much isolation there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// None that is worth the name.
+    None,
+    /// Files are safe and the network is off; something else is missing.
+    Partial,
+    /// All of it.
+    Full,
+}
+
+impl Backend {
+    /// All of them, strongest first: the order in which they are tried.
+    pub const ALL: [Self; 2] = [Self::Namespaces, Self::Chroot];
+
+    /// The name in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Chroot => "chroot",
+        }
+    }
+
+    /// What it promises where it works.
+    pub fn claims(self) -> Claims {
+        let all = Claims {
+            files_hidden: true,
+            files_unwritable: true,
+            network_off: true,
+            processes_hidden: true,
+            processes_untouchable: true,
+            nothing_survives: true,
+            no_privileges: true,
+            no_terminal: true,
+        };
+        match self {
+            Self::Namespaces => all,
+            // There is no /proc to see them in, but their ids can be guessed; and who kills the supervisor sets the
+            // command's children free.
+            Self::Chroot => Claims { processes_hidden: false, nothing_survives: false, ..all },
+        }
+    }
+}
+
+impl Claims {
+    /// Each promise with its name, in words for people.
+    pub fn list(&self) -> [(&'static str, bool); 8] {
+        [
+            ("host files cannot be read", self.files_hidden),
+            ("host files cannot be written", self.files_unwritable),
+            ("no network unless it is wanted", self.network_off),
+            ("host processes cannot be seen", self.processes_hidden),
+            ("host processes cannot be touched", self.processes_untouchable),
+            ("nothing survives", self.nothing_survives),
+            ("no privileges can be gained", self.no_privileges),
+            ("no terminal can be typed on", self.no_terminal),
+        ]
+    }
+
+    /// How much that is together.
+    pub fn level(&self) -> Level {
+        if self.list().iter().all(|(_, holds)| *holds) {
+            Level::Full
+        } else if self.files_hidden && self.files_unwritable && self.network_off {
+            Level::Partial
+        } else {
+            Level::None
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|backend| backend.name() == name);
+        found.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("no backend `{name}`; there are {names}")
+        })
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Partial => "partial",
+            Self::Full => "full",
+        })
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found =
+            [Self::None, Self::Partial, Self::Full].into_iter().find(|level| level.to_string() == name);
+        found.ok_or_else(|| format!("no level `{name}`; there are full, partial, none"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written_and_others_list_them() {
+        for backend in Backend::ALL {
+            assert_eq!(backend.name().parse(), Ok(backend));
+        }
+        assert_eq!(
+            "docker".parse::<Backend>().unwrap_err(),
+            "no backend `docker`; there are namespaces, chroot"
+        );
+        assert_eq!("partial".parse(), Ok(Level::Partial));
+        assert!("most".parse::<Level>().is_err());
+    }
+
+    #[test]
+    fn the_strongest_comes_first_and_what_is_missing_lowers_the_level() {
+        let levels = Backend::ALL.map(|backend| backend.claims().level());
+        assert_eq!(levels, [Level::Full, Level::Partial]);
+        assert!(levels.is_sorted_by(|a, b| a >= b));
+        let bare = Claims { files_hidden: false, ..Backend::Namespaces.claims() };
+        assert_eq!(bare.level(), Level::None);
+    }
+}

@@ -1,0 +1,176 @@
+//! A root without mounts: a copy of a tree made of directories of ours and hard links to its files, with the additions
+//! of a specification in it.
+//!
+//! A link is another name for a file of the store, so only files that the command has no right to write are linked; the
+//! others are copied. Where the file system makes no links, everything is.
+
+use std::os::fd::OwnedFd;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
+use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
+
+use super::mounts::{PLACE, fd_path};
+use crate::error::{Failure, OrFail, Stage};
+
+/// Deeper than any image; what is deeper was made to hurt.
+const DEEPEST: usize = 200;
+
+/// Whether an entry is left to somebody else.
+pub(super) type Skip<'a> = &'a dyn Fn(&str) -> bool;
+
+/// Fills `to` with what `from` has: directories made, files linked or copied, symlinks made anew. Devices, FIFOs and
+/// sockets are left out. `skip` decides about the names at the top.
+pub(super) fn grow(from: &OwnedFd, to: &OwnedFd, stage: Stage, skip: Skip<'_>) -> Result<(), Failure> {
+    each(from, stage, &mut |name, source, stat| {
+        if name.to_str().is_ok_and(skip) { Ok(()) } else { entry(from, to, name, &source, stat, stage, 0) }
+    })
+}
+
+fn entry(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    name: &std::ffi::CStr,
+    source: &OwnedFd,
+    stat: &FileStat,
+    stage: Stage,
+    depth: usize,
+) -> Result<(), Failure> {
+    let call = |what: &str| format!("{what}(root, {name:?})");
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFDIR if depth > DEEPEST => Err(Failure::new(stage, call("mkdirat"), Errno::ENAMETOOLONG)),
+        libc::S_IFDIR => {
+            let mode = Mode::from_bits_truncate(stat.st_mode & 0o777 | 0o700);
+            mkdirat(to, name, mode).or_fail(stage, || call("mkdirat"))?;
+            let below = openat(to, name, PLACE | OFlag::O_DIRECTORY, Mode::empty())
+                .or_fail(stage, || call("openat"))?;
+            each(source, stage, &mut |name, inner, stat| {
+                entry(source, &below, name, &inner, stat, stage, depth + 1)
+            })
+        }
+        libc::S_IFREG => file(from, to, name, source, stat, stage),
+        libc::S_IFLNK => {
+            let destination = readlinkat(from, name).or_fail(stage, || call("readlinkat"))?;
+            symlinkat(destination.as_os_str(), to, name).or_fail(stage, || call("symlinkat"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn file(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    name: &std::ffi::CStr,
+    source: &OwnedFd,
+    stat: &FileStat,
+    stage: Stage,
+) -> Result<(), Failure> {
+    // Ours, and nobody else's to write: a command with another id cannot change it through its new name.
+    let safe = stat.st_uid == Uid::effective().as_raw() && stat.st_mode & 0o6022 == 0;
+    if safe && linkat(from, name, to, name, AtFlags::empty()).is_ok() {
+        return Ok(());
+    }
+    // Any failure above has the same remedy: another file system, too many links, a policy against them.
+    copy(source, to, name, stage)
+}
+
+/// Copies a file.
+pub(super) fn copy<N: nix::NixPath + std::fmt::Debug + ?Sized>(
+    source: &OwnedFd,
+    to: &OwnedFd,
+    name: &N,
+    stage: Stage,
+) -> Result<(), Failure> {
+    let call = |what: &str| format!("{what}(root, {name:?})");
+    let stat = fstat(source).or_fail(stage, || call("fstat"))?;
+    let reader = open(fd_path(source).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .or_fail(stage, || call("open"))?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_truncate(stat.st_mode & 0o755 | 0o400);
+    let writer = openat(to, name, flags, mode).or_fail(stage, || call("openat"))?;
+    let (mut reader, mut writer) = (std::fs::File::from(reader), std::fs::File::from(writer));
+    std::io::copy(&mut reader, &mut writer).map(drop).or_fail(stage, || call("copy_file_range"))
+}
+
+/// Whether a directory has no entries.
+pub(super) fn is_empty(directory: &OwnedFd, stage: Stage) -> Result<bool, Failure> {
+    let mut empty = true;
+    each(directory, stage, &mut |_, _, _| {
+        empty = false;
+        Ok(())
+    })?;
+    Ok(empty)
+}
+
+/// Moves everything from one directory to another, which is empty, and makes it the caller's own. Names are moved, not
+/// what they lead to; what is neither file, directory nor symlink is removed.
+pub(super) fn harvest(from: &OwnedFd, to: &OwnedFd, stage: Stage) -> Result<(), Failure> {
+    each(from, stage, &mut |name, place, stat| {
+        let call = |what: &str| format!("{what}(output, {name:?})");
+        match stat.st_mode & libc::S_IFMT {
+            libc::S_IFREG | libc::S_IFLNK | libc::S_IFDIR => {
+                own(from, name, &place, stat, stage, 0)?;
+                nix::fcntl::renameat(from, name, to, name).or_fail(stage, || call("renameat"))
+            }
+            _ => unlinkat(from, name, UnlinkatFlags::NoRemoveDir).or_fail(stage, || call("unlinkat")),
+        }
+    })
+}
+
+/// Gives what the command made to the caller, without setuid bits, and removes what nobody can use.
+fn own(
+    parent: &OwnedFd,
+    name: &std::ffi::CStr,
+    place: &OwnedFd,
+    stat: &FileStat,
+    stage: Stage,
+    depth: usize,
+) -> Result<(), Failure> {
+    let call = |what: &str| format!("{what}(output, {name:?})");
+    let kind = stat.st_mode & libc::S_IFMT;
+    if !matches!(kind, libc::S_IFREG | libc::S_IFLNK | libc::S_IFDIR) {
+        return unlinkat(parent, name, UnlinkatFlags::NoRemoveDir).or_fail(stage, || call("unlinkat"));
+    }
+    if depth > DEEPEST {
+        return Err(Failure::new(stage, call("openat"), Errno::ENAMETOOLONG));
+    }
+    change_owner(place, Uid::effective(), Gid::effective()).or_fail(stage, || call("fchownat"))?;
+    if kind == libc::S_IFDIR {
+        each(place, stage, &mut |name, inner, stat| own(place, name, &inner, stat, stage, depth + 1))?;
+    }
+    Ok(())
+}
+
+/// Gives a directory to the command.
+pub(super) fn give(directory: &OwnedFd, uid: u32, gid: u32, stage: Stage) -> Result<(), Failure> {
+    change_owner(directory, Uid::from_raw(uid), Gid::from_raw(gid))
+        .or_fail(stage, || format!("fchownat({uid}, {gid})"))
+}
+
+fn change_owner(place: &OwnedFd, uid: Uid, gid: Gid) -> nix::Result<()> {
+    fchownat(place, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)
+}
+
+/// Shows each entry of a directory with its place, which is opened without following anything.
+fn each(
+    directory: &OwnedFd,
+    stage: Stage,
+    show: &mut dyn FnMut(&std::ffi::CStr, OwnedFd, &FileStat) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut entries = Dir::openat(directory, ".", flags, Mode::empty())
+        .or_fail(stage, || "openat(\".\", O_DIRECTORY)".to_owned())?;
+    // All names first: some are about to be moved or removed.
+    let names = entries.iter().map(|entry| entry.map(|entry| entry.file_name().to_owned()));
+    let names: Vec<_> =
+        names.collect::<nix::Result<_>>().or_fail(stage, || "getdents(directory)".to_owned())?;
+    for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
+        let call = || format!("openat({name:?})");
+        let place = openat(directory, name.as_c_str(), PLACE, Mode::empty()).or_fail(stage, call)?;
+        let stat = fstat(&place).or_fail(stage, call)?;
+        show(name, place, &stat)?;
+    }
+    Ok(())
+}

@@ -5,6 +5,7 @@ use std::{fmt, io};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::backend::{Backend, Level};
 use crate::diagnose::Diagnosis;
 
 /// Why a command did not run, or why it is not known how it ended.
@@ -29,6 +30,18 @@ pub enum Error {
         failure: Failure,
         /// What this host allows, when the failure may be the host's refusal.
         diagnosis: Option<Box<Diagnosis>>,
+        /// Weaker ways that were tried too, each with what went wrong.
+        others: Vec<String>,
+    },
+    /// Less isolation than was asked for.
+    #[error("the backend `{backend}` gives {level} isolation here, and {require} isolation is required")]
+    TooWeak {
+        /// The way that works.
+        backend: Backend,
+        /// How much that is.
+        level: Level,
+        /// What was asked for.
+        require: Level,
     },
     /// The sandbox stood, and its root holds no such program.
     #[error("no program `{program}` in the sandbox")]
@@ -87,6 +100,8 @@ pub enum Stage {
     WorkingDirectory,
     /// Executing the command.
     Exec,
+    /// Trying what must be denied.
+    SelfTest,
     /// Waiting for the command.
     Wait,
 }
@@ -110,6 +125,7 @@ impl Stage {
             Self::Privileges => "give up privileges",
             Self::WorkingDirectory => "enter the working directory",
             Self::Exec => "execute the command",
+            Self::SelfTest => "trust the sandbox",
             Self::Wait => "wait for the command",
         }
     }
@@ -129,6 +145,9 @@ impl Stage {
         )
     }
 }
+
+/// Stands for a call that worked and should not have: no call of a self-test fails with it.
+pub(crate) const NO_ERROR: Errno = Errno::EISCONN;
 
 /// A system call that failed, as the call it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,7 +173,11 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}: {}: {}", self.stage.action(), self.call, self.errno_name())
+        match Errno::from_raw(self.errno) {
+            // What worked and should not have has no error.
+            NO_ERROR => write!(f, "cannot {}: {}", self.stage.action(), self.call),
+            errno => write!(f, "cannot {}: {}: {errno:?}", self.stage.action(), self.call),
+        }
     }
 }
 

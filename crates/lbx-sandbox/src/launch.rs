@@ -13,9 +13,10 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use serde::{Deserialize, Serialize};
 
+use crate::backend::{Backend, Claims, Level};
 use crate::diagnose::{self, Diagnosis, Overlay};
 use crate::error::{Error, Failure, Stage};
-use crate::spec::{File, Network, Spec};
+use crate::spec::{File, Network, Root, Spec};
 use crate::wire::{self, Probe, Report, Request, Setting};
 
 /// A host file that is copied into the sandbox is read up to this size; real ones are far smaller.
@@ -62,6 +63,17 @@ impl Streams {
     pub fn piped() -> Self {
         Self { stdin: Stream::Null, stdout: Stream::Pipe, stderr: Stream::Pipe }
     }
+}
+
+/// How commands will be isolated, and why not in a stronger way.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The way.
+    pub backend: Backend,
+    /// What holds there.
+    pub claims: Claims,
+    /// The stronger ones, each with what went wrong.
+    pub refused: Vec<(Backend, Error)>,
 }
 
 /// How a command ended by itself.
@@ -130,16 +142,57 @@ impl Launcher {
     /// May be called from any thread; the sandbox lives until it ends or its `Running` is dropped, or
     /// the calling process dies.
     pub fn spawn(&self, spec: &Spec, streams: Streams) -> Result<Running, Error> {
-        spec.check()?;
-        let mut spec = spec.clone();
-        add_generated_files(&mut spec);
-        let program = spec.argv[0].clone();
-        let contents: Vec<_> = spec.files.iter_mut().map(|f| std::mem::take(&mut f.contents)).collect();
-        let contents: Vec<_> = contents.iter().map(Vec::as_slice).collect();
-        let sizes = contents.iter().map(|c| c.len()).collect();
-        let request = Request::Run { spec: Box::new(spec), sizes };
-        let request = wire::pack(&request, &contents).map_err(|e| launch("cannot pack the request", e))?;
-        self.start(&request, streams, program)
+        let request = packed(spec, |spec, sizes| Request::Run { spec, sizes })?;
+        self.start(&request, streams, spec.argv[0].clone())
+    }
+
+    /// Chooses how to isolate commands: the strongest backend that passes a self-test, in which the place of a command
+    /// tries what must be denied. With `only`, that one or none.
+    ///
+    /// `scratch` is a directory whose file system the roots of the commands will be on. What passes and still promises
+    /// less than `require` is refused.
+    pub fn choose(&self, only: Option<Backend>, require: Level, scratch: &Path) -> Result<Chosen, Error> {
+        let mut refused = Vec::new();
+        for backend in Backend::ALL.into_iter().filter(|backend| only.is_none_or(|only| only == *backend)) {
+            match self.test(backend, scratch) {
+                Ok(claims) if claims.level() >= require => return Ok(Chosen { backend, claims, refused }),
+                Ok(claims) => {
+                    let level = claims.level();
+                    refused.push((backend, Error::TooWeak { backend, level, require }));
+                }
+                Err(error) => refused.push((backend, error)),
+            }
+        }
+        // The first is the strongest, and the one whose diagnosis helps most.
+        let mut refused = refused.into_iter();
+        let (_, first) = refused.next().ok_or_else(|| Error::Spec("there are no backends".to_owned()))?;
+        let others = refused.map(|(backend, error)| format!("{backend}: {error}")).collect();
+        Err(match first {
+            Error::Setup { failure, diagnosis, .. } => Error::Setup { failure, diagnosis, others },
+            first => first,
+        })
+    }
+
+    /// Runs the self-test of a backend in an empty root.
+    pub fn test(&self, backend: Backend, scratch: &Path) -> Result<Claims, Error> {
+        let template = scratch.join("self-test-XXXXXX");
+        let made = nix::unistd::mkdtemp(&template);
+        let directory = made.map_err(|e| launch(format!("cannot make `{}`", template.display()), e))?;
+        let directory = Removed(directory);
+        let tree = directory.0.join("tree");
+        fs_err::create_dir(&tree).map_err(|e| launch("cannot make a root", e))?;
+        let mut spec = Spec::new(Root::Tree(tree), ["self-test"]);
+        (spec.backend, spec.scratch) = (backend, Some(directory.0.clone()));
+        let outside = i32::try_from(std::process::id()).unwrap_or(1);
+        let request = packed(&spec, |spec, sizes| Request::Test { spec, sizes, outside })?;
+        let mut running = self.start(&request, Streams::default(), String::new())?;
+        let report = running.receive_report()?;
+        let status = running.reap()?;
+        match report {
+            Some(Report::Tested(claims)) => Ok(claims),
+            Some(Report::Failed(failure)) => Err(running.explain(failure)),
+            Some(_) | None => Err(Error::Killed { status: status.to_string() }),
+        }
     }
 
     /// Tries one thing in a throw-away child.
@@ -152,7 +205,7 @@ impl Launcher {
         match report {
             Some(Report::Probed { failure, setting }) => Ok((failure, setting)),
             Some(Report::Failed(failure)) => Ok((Some(failure), Setting::default())),
-            Some(Report::Exited(_)) | None => Err(Error::Killed { status: status.to_string() }),
+            Some(_) | None => Err(Error::Killed { status: status.to_string() }),
         }
     }
 
@@ -268,7 +321,7 @@ impl Running {
         match report {
             Some(Report::Exited(exit)) => Ok(exit),
             Some(Report::Failed(failure)) => Err(self.explain(failure)),
-            Some(Report::Probed { .. }) | None => Err(Error::Killed { status: status.to_string() }),
+            Some(_) | None => Err(Error::Killed { status: status.to_string() }),
         }
     }
 
@@ -301,7 +354,7 @@ impl Running {
         let diagnosis = (refusal && failure.stage.depends_on_host())
             .then(|| self.launcher.diagnose(None).ok().map(Box::new))
             .flatten();
-        Error::Setup { failure, diagnosis }
+        Error::Setup { failure, diagnosis, others: Vec::new() }
     }
 }
 
@@ -380,6 +433,27 @@ fn output(stream: Stream) -> io::Result<(Stdio, Option<PipeReader>)> {
         }
         Stream::To(descriptor) => (descriptor.into(), None),
     })
+}
+
+/// A directory that goes away with this value.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        // It is empty but for a root that nothing was built in, and lies in the caller's scratch space.
+        let _ = fs_err::remove_dir_all(&self.0);
+    }
+}
+
+/// Checks and completes a specification, and packs it into a request.
+fn packed(spec: &Spec, request: impl FnOnce(Box<Spec>, Vec<usize>) -> Request) -> Result<OwnedFd, Error> {
+    spec.check()?;
+    let mut spec = spec.clone();
+    add_generated_files(&mut spec);
+    let contents: Vec<_> = spec.files.iter_mut().map(|f| std::mem::take(&mut f.contents)).collect();
+    let contents: Vec<_> = contents.iter().map(Vec::as_slice).collect();
+    let sizes = contents.iter().map(|c| c.len()).collect();
+    wire::pack(&request(Box::new(spec), sizes), &contents).map_err(|e| launch("cannot pack the request", e))
 }
 
 /// Adds the files that every program expects in /etc, unless the specification has its own.

@@ -41,5 +41,5 @@ pub use backend::{Backend, Claims, Level};
 pub use child::init_if_child;
 pub use diagnose::{Diagnosis, Finding, Layer, Outcome, Overlay};
 pub use error::{Error, Failure, Stage};
-pub use launch::{End, Exit, KillHandle, Launcher, Running, Stream, Streams, Usage};
+pub use launch::{Chosen, End, Exit, KillHandle, Launcher, Running, Stream, Streams, Usage};
 pub use spec::{Access, Bind, File, Network, Root, Spec, Tmpfs};

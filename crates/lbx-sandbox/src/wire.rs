@@ -15,6 +15,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::backend::Claims;
 use crate::error::Failure;
 use crate::launch::Exit;
 use crate::spec::Spec;
@@ -31,6 +32,8 @@ const MAX_PACKET: usize = 16 * 1024;
 pub(crate) enum Request {
     /// Run the command of this specification. The sizes are those of its files' contents, which follow.
     Run { spec: Box<Spec>, sizes: Vec<usize> },
+    /// The same, with a self-test in place of the command, which tries to reach this process too.
+    Test { spec: Box<Spec>, sizes: Vec<usize>, outside: i32 },
     /// Try one thing in a throw-away namespace.
     Probe(Probe),
 }
@@ -68,6 +71,8 @@ pub(crate) enum Report {
     Failed(Failure),
     /// The command ended.
     Exited(Exit),
+    /// The self-test was passed; this is what holds.
+    Tested(Claims),
     /// The probe was tried, in this setting.
     Probed { failure: Option<Failure>, setting: Setting },
 }
@@ -105,7 +110,7 @@ pub(crate) fn unpack(memory: OwnedFd) -> io::Result<Request> {
     let length = usize::try_from(u64::from_le_bytes(*length)).map_err(io::Error::other)?;
     let (json, mut rest) = rest.split_at_checked(length).ok_or_else(truncated)?;
     let mut request: Request = serde_json::from_slice(json)?;
-    if let Request::Run { spec, sizes } = &mut request {
+    if let Request::Run { spec, sizes } | Request::Test { spec, sizes, .. } = &mut request {
         for (file, size) in spec.files.iter_mut().zip(sizes) {
             let (contents, after) = rest.split_at_checked(*size).ok_or_else(truncated)?;
             file.contents = contents.to_vec();

@@ -15,24 +15,27 @@ use nix::unistd::{chdir, chroot, fchdir, mkdtemp, symlinkat};
 
 use super::devices::{DEVICES, LINKS};
 use super::mounts::{Kind, PLACE};
-use super::{family, farm, init, payload, report_failure, supervised_signals};
+use super::payload::Purpose;
+use super::{family, farm, init, payload, send_report, supervised_signals};
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::{Access, Bind, Root, Spec};
 use crate::wire::{self, Report};
 use crate::{Exit, syscalls};
 
 /// Runs the command and reports how it ended.
-pub(super) fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> Result<(), Failure> {
+pub(super) fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> Result<(), Failure> {
     let signals = supervised_signals();
     signals.thread_block().or_fail(Stage::Prepare, || "sigprocmask(SIG_BLOCK)".to_owned())?;
     family::adopt()?;
     let house = House::build(spec)?;
     let ended = match syscalls::fork().or_fail(Stage::Exec, || "fork()".to_owned())? {
         None => {
-            let failure = move_in(&house.root)
-                .err()
-                .unwrap_or_else(|| payload::become_command(spec, &stdin, Some((spec.uid, spec.gid))));
-            syscalls::exit_now(report_failure(socket, failure));
+            let user = Some((spec.uid, spec.gid));
+            let report = match move_in(&house.root) {
+                Ok(()) => payload::become_command(spec, &stdin, user, purpose),
+                Err(failure) => Report::Failed(failure),
+            };
+            syscalls::exit_now(send_report(socket, &report));
         }
         Some(command) => {
             drop(stdin);

@@ -13,8 +13,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeVal;
 use nix::unistd::{Pid, sethostname};
 
+use super::payload::Purpose;
 use super::{
-    CALLER_GONE, devices, mounts, payload, readable, report_failure, root, signal_of, supervised_signals,
+    CALLER_GONE, devices, mounts, payload, readable, report_failure, root, send_report, signal_of,
+    supervised_signals,
 };
 use crate::error::{Failure, OrFail, Stage};
 use crate::launch::{End, Exit, Usage};
@@ -23,8 +25,8 @@ use crate::syscalls;
 use crate::wire::{self, Command, Report};
 
 /// Runs the command. The exit of this process kills all others of the namespace.
-pub(super) fn main(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> i32 {
-    match run(socket, spec, stdin) {
+pub(super) fn main(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> i32 {
+    match run(socket, spec, stdin, purpose) {
         Ok(Some(exit)) => {
             // When the caller is gone there is nobody left to tell.
             let _ = wire::send(socket.as_fd(), &Report::Exited(exit), &[]);
@@ -35,7 +37,7 @@ pub(super) fn main(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> i32 {
     }
 }
 
-fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> Result<Option<Exit>, Failure> {
+fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> Result<Option<Exit>, Failure> {
     // Its parent, not this process, watches the caller while the root is assembled; if the parent is
     // killed, the kernel kills this one.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
@@ -47,8 +49,8 @@ fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> Result<Option<Exit>, Fa
     assemble(spec)?;
     match syscalls::fork().or_fail(Stage::Exec, || "fork()".to_owned())? {
         None => {
-            let failure = payload::become_command(spec, &stdin, None);
-            syscalls::exit_now(report_failure(socket, failure));
+            let report = payload::become_command(spec, &stdin, None, purpose);
+            syscalls::exit_now(send_report(socket, &report));
         }
         Some(command) => {
             drop(stdin);

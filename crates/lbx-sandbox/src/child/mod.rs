@@ -12,6 +12,7 @@ mod mounts;
 mod payload;
 mod probe;
 mod root;
+mod selftest;
 
 use std::ffi::OsStr;
 use std::io;
@@ -28,6 +29,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getegid, geteuid};
 
+use self::payload::Purpose;
 use crate::backend::Backend;
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::{Network, Spec};
@@ -67,16 +69,22 @@ fn main() -> i32 {
     prepare();
     match request {
         Request::Probe(probe) => probe::run(&socket, &probe),
-        Request::Run { spec, .. } => match run(&socket, &spec, stdin) {
-            Ok(()) => 0,
-            Err(failure) => report_failure(&socket, failure),
-        },
+        Request::Run { spec, .. } => run(&socket, &spec, stdin, Purpose::Command),
+        Request::Test { spec, outside, .. } => {
+            run(&socket, &spec, stdin, Purpose::Test(Pid::from_raw(outside)))
+        }
     }
 }
 
 fn report_failure(socket: &OwnedFd, failure: Failure) -> i32 {
+    send_report(socket, &Report::Failed(failure));
+    1
+}
+
+/// Tells the caller, and is the exit code: the command itself would have had another one.
+fn send_report(socket: &OwnedFd, report: &Report) -> i32 {
     // When the caller is gone there is nobody left to tell.
-    let _ = wire::send(socket.as_fd(), &Report::Failed(failure), &[]);
+    let _ = wire::send(socket.as_fd(), report, &[]);
     1
 }
 
@@ -101,14 +109,15 @@ fn prepare() {
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
 }
 
-fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> Result<(), Failure> {
-    match spec.backend {
-        Backend::Namespaces => run_in_namespaces(socket, spec, stdin),
-        Backend::Chroot => chroot::run(socket, spec, stdin),
-    }
+fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> i32 {
+    let result = match spec.backend {
+        Backend::Namespaces => run_in_namespaces(socket, spec, stdin, purpose),
+        Backend::Chroot => chroot::run(socket, spec, stdin, purpose),
+    };
+    result.map_or_else(|failure| report_failure(socket, failure), |()| 0)
 }
 
-fn run_in_namespaces(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> Result<(), Failure> {
+fn run_in_namespaces(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> Result<(), Failure> {
     let mut flags = CloneFlags::CLONE_NEWUSER
         | CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
@@ -120,7 +129,7 @@ fn run_in_namespaces(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd) -> Result<()
     let signals = supervised_signals();
     signals.thread_block().or_fail(Stage::Prepare, || "sigprocmask(SIG_BLOCK)".to_owned())?;
     match syscalls::fork().or_fail(Stage::Namespaces, || "fork()".to_owned())? {
-        None => syscalls::exit_now(init::main(socket, spec, stdin)),
+        None => syscalls::exit_now(init::main(socket, spec, stdin, purpose)),
         Some(init) => {
             drop(stdin);
             supervise(socket, init, &signals).or_fail(Stage::Wait, || format!("waitpid({init})"))

@@ -7,28 +7,48 @@ use caps::CapSet;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Gid, Uid, chdir, dup2_stdin, execve, setgroups, setresgid, setresuid, setsid};
+use nix::unistd::{Gid, Pid, Uid, chdir, dup2_stdin, execve, setgroups, setresgid, setresuid, setsid};
 
-use super::{calls, domain};
+use super::{calls, domain, selftest};
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::Spec;
 use crate::syscalls;
+use crate::wire::Report;
 
 /// Where a program without a slash is looked for when the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// Becomes the command; returns only when that failed.
+/// What comes in the end, when nothing is left to be given up.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Purpose {
+    /// The command.
+    Command,
+    /// A self-test, which tries to reach this process.
+    Test(Pid),
+}
+
+/// Becomes the command; returns only when that failed. A self-test returns in any case.
 ///
 /// Without a user namespace, `user` is the user and the group to become.
-pub(super) fn become_command(spec: &Spec, stdin: &OwnedFd, user: Option<(u32, u32)>) -> Failure {
-    let ready = give_up_privileges(stdin, user).and_then(|()| enter_working_directory(spec));
-    // A kernel without it, or without a part of it, is one where less is claimed.
-    let _ = ready.is_ok().then(|| domain::enter(spec));
-    // Last, because it denies some of the above.
-    match ready.and_then(|()| filter_calls(spec)) {
-        Ok(()) => exec(spec),
-        Err(failure) => failure,
-    }
+pub(super) fn become_command(
+    spec: &Spec,
+    stdin: &OwnedFd,
+    user: Option<(u32, u32)>,
+    purpose: Purpose,
+) -> Report {
+    let end = || {
+        give_up_privileges(stdin, user)?;
+        enter_working_directory(spec)?;
+        // A kernel without it, or without a part of it, is one where less is claimed.
+        let enforced = domain::enter(spec);
+        // Last, because it denies some of the above.
+        filter_calls(spec)?;
+        match purpose {
+            Purpose::Command => Err(exec(spec)),
+            Purpose::Test(outside) => selftest::run(spec, enforced, outside),
+        }
+    };
+    end().map_or_else(Report::Failed, Report::Tested)
 }
 
 fn give_up_privileges(stdin: &OwnedFd, user: Option<(u32, u32)>) -> Result<(), Failure> {

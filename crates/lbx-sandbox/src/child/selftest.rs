@@ -1,0 +1,77 @@
+//! In the command's place, with all that is denied to it denied: tries what must not work. Draws no conclusions from
+//! what the host says about itself.
+
+use std::os::fd::OwnedFd;
+
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::kill;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, chroot, getppid};
+
+use super::domain::Enforced;
+use crate::backend::{Backend, Claims};
+use crate::error::{Failure, NO_ERROR, Stage};
+use crate::spec::Spec;
+
+/// What is promised of this run, after a look at what holds; the first thing that should have been denied, if any.
+pub(super) fn run(spec: &Spec, enforced: Enforced, outside: Pid) -> Result<Claims, Failure> {
+    let mut claims = spec.backend.claims();
+    if spec.backend != Backend::Namespaces {
+        // Another process may have the same user id.
+        claims.processes_untouchable &= enforced.scope;
+    }
+    denied("unshare(CLONE_NEWUSER)", unshare(CloneFlags::CLONE_NEWUSER))?;
+    denied("unshare(CLONE_NEWNS)", unshare(CloneFlags::CLONE_NEWNS))?;
+    denied("chroot(\"/tmp\")", chroot("/tmp"))?;
+    denied("socket(AF_INET)", internet())?;
+    denied("open(\"/lbx-self-test\", O_CREAT)", create("/lbx-self-test"))?;
+    denied("open(\"/etc/passwd\", O_RDWR)", open("/etc/passwd", OFlag::O_RDWR, Mode::empty()).map(drop))?;
+    denied("open(\"/proc/1/root\")", open("/proc/1/root/.", OFlag::O_RDONLY, Mode::empty()).map(drop))?;
+    if let Some(scratch) = &spec.scratch {
+        let path = scratch.as_path();
+        denied(&format!("open({path:?})"), open(path, OFlag::O_RDONLY, Mode::empty()).map(drop))?;
+    }
+    denied(&format!("kill({outside}, 0)"), kill(outside, None))?;
+    // The first process of a namespace ignores what comes from it, so that it may be reached by those of its user.
+    if enforced.scope || spec.backend != Backend::Namespaces {
+        denied(&format!("kill({}, 0)", getppid()), kill(getppid(), None))?;
+    }
+    no_capabilities()?;
+    // What must work, or nothing else will.
+    allowed("open(\"/tmp/lbx-self-test\", O_CREAT)", create("/tmp/lbx-self-test"))?;
+    allowed("open(\"/dev/null\", O_RDWR)", open("/dev/null", OFlag::O_RDWR, Mode::empty()).map(drop))?;
+    Ok(claims)
+}
+
+fn denied(call: &str, result: nix::Result<()>) -> Result<(), Failure> {
+    match result {
+        // Success is no error number; the words say what is wrong.
+        Ok(()) => Err(Failure::new(Stage::SelfTest, format!("{call}, which must be denied"), NO_ERROR)),
+        Err(_) => Ok(()),
+    }
+}
+
+fn allowed(call: &str, result: nix::Result<()>) -> Result<(), Failure> {
+    result.map_err(|errno| Failure::new(Stage::SelfTest, call, errno))
+}
+
+fn internet() -> nix::Result<()> {
+    socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map(|_: OwnedFd| ())
+}
+
+fn create(path: &str) -> nix::Result<()> {
+    open(path, OFlag::O_CREAT | OFlag::O_WRONLY, Mode::from_bits_truncate(0o600)).map(drop)
+}
+
+fn no_capabilities() -> Result<(), Failure> {
+    for set in [caps::CapSet::Effective, caps::CapSet::Permitted, caps::CapSet::Inheritable] {
+        let held = caps::read(None, set).unwrap_or_default();
+        if !held.is_empty() {
+            let call = format!("{set:?} capabilities {held:?}, which must be empty");
+            return Err(Failure::new(Stage::SelfTest, call, NO_ERROR));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! Which backend is chosen, what it promises, and what is refused.
+
+use lbx_sandbox::{Backend, Error, Level};
+
+use crate::support::{everywhere, launcher};
+
+#[test]
+fn every_backend_that_can_run_passes_its_self_test_and_keeps_its_promises() {
+    for root in everywhere() {
+        let claims = launcher().test(root.backend, root.dir.path()).expect("the self-test passes");
+        assert_eq!(claims, root.backend.claims(), "{}", root.backend);
+        let left = fs_err::read_dir(root.dir.path()).expect("the scratch directory").flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name != "base").collect();
+        assert!(left.is_empty(), "{}: {left:?}", root.backend);
+    }
+}
+
+#[test]
+fn the_strongest_backend_is_chosen_unless_another_one_is_wanted() {
+    for root in everywhere() {
+        let chosen = launcher().choose(None, Level::Partial, root.dir.path()).expect("a backend");
+        assert_eq!((chosen.backend, chosen.refused.len()), (Backend::Namespaces, 0));
+        let chosen = launcher().choose(Some(root.backend), Level::None, root.dir.path()).expect("a backend");
+        assert_eq!(chosen.backend, root.backend);
+    }
+}
+
+#[test]
+fn less_than_required_is_refused_by_name() {
+    for root in everywhere().iter().filter(|root| root.backend == Backend::Chroot) {
+        let refused = launcher().choose(Some(root.backend), Level::Full, root.dir.path());
+        let error = refused.expect_err("not all of it");
+        assert_eq!(
+            error.to_string(),
+            "the backend `chroot` gives partial isolation here, and full isolation is required"
+        );
+        assert!(matches!(error, Error::TooWeak { level: Level::Partial, .. }));
+    }
+}
+
+#[test]
+fn without_root_there_is_no_chroot_and_the_call_is_named() {
+    if nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let scratch = tempfile::tempdir().expect("a directory");
+    let error = launcher().test(Backend::Chroot, scratch.path()).expect_err("no root");
+    assert!(error.to_string().contains("mknodat"), "{error}");
+}

@@ -141,6 +141,17 @@ fn the_internet_is_there_only_with_the_hosts_network() {
     }
 }
 
+/// What every build does, and a domain that is too narrow forbids.
+#[test]
+fn files_can_be_moved_and_linked_wherever_they_can_be_written() {
+    for root in armed() {
+        let script = "cd /tmp && mkdir -p a b && echo x > a/x && busybox mv a/x b/x && busybox ln b/x a/y &&
+            busybox truncate -s 0 b/x && busybox mkdir -p /dev/shm/c && cat a/y";
+        let output = run(&root.shell(script));
+        assert!(output.exit.success(), "{} {output:?}", root.backend);
+    }
+}
+
 #[test]
 fn abstract_sockets_of_the_host_cannot_be_reached() {
     use std::os::linux::net::SocketAddrExt;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use lbx_image::Image;
-use lbx_sandbox::{End, Exit, Overlay, Root, Spec, Stream, Streams};
+use lbx_sandbox::{Backend, End, Exit, Overlay, Root, Spec, Stream, Streams};
 use serde::Deserialize;
 
 use crate::engine::Context;
@@ -70,7 +70,8 @@ impl Base {
 
 /// The image's layers, stacked where the host allows it and copied together where not.
 fn root(context: &Context, image: &Image) -> Result<Root, Error> {
-    let stackable = image.overlay_ready()
+    let stackable = context.isolation.backend == Backend::Namespaces
+        && image.overlay_ready()
         && matches!(context.host.launcher.overlay_supported(context.store.root())?, Overlay::Supported);
     if stackable {
         return Ok(Root::Layers(image.layer_trees().into_iter().map(PathBuf::from).collect()));
@@ -168,8 +169,16 @@ const KEPT_OUTPUT: usize = 4 << 20;
 /// Runs a command in the sandbox to its end, or until the build is cancelled; `line` sees each line.
 pub(crate) fn run(context: &Context, spec: &Spec, line: &(dyn Fn(&str) + Sync)) -> Result<Output, Error> {
     context.cancel.check()?;
+    let mut spec = spec.clone();
+    spec.backend = context.isolation.backend;
+    // Only roots that are made, not mounted, need room.
+    if spec.backend == Backend::Chroot {
+        let directory = context.scratch.path("root");
+        fs_err::create_dir(&directory)?;
+        spec.scratch = Some(directory);
+    }
     let streams = Streams { stdin: Stream::Null, stdout: Stream::Pipe, stderr: Stream::Pipe };
-    let mut running = context.host.launcher.spawn(spec, streams)?;
+    let mut running = context.host.launcher.spawn(&spec, streams)?;
     let handle = running.kill_handle();
     let _registered = context.cancel.on_cancel(move || handle.kill());
     let text = Mutex::new(String::new());

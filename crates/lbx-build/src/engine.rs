@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lbx_image::{ProxyOptions, PullOptions, Reference, Store};
+use lbx_image::{ProxyOptions, PullOptions, Reference, Scratch, Store};
 use lbx_plan::{Architecture, Artifact, Plan};
-use lbx_sandbox::Launcher;
+use lbx_sandbox::{Backend, Chosen, Launcher, Level};
 use lbx_wheel::WheelStore;
 
 use crate::archive::{self, Part};
@@ -24,6 +24,10 @@ use crate::resolve::{self, ResolvedSet};
 pub struct Host {
     /// How sandboxes are started.
     pub launcher: Launcher,
+    /// The way to isolate them; the strongest that works here when there is none.
+    pub backend: Option<Backend>,
+    /// The least isolation that will do.
+    pub require: Level,
     /// Where images, wheels and temporary files are kept.
     pub cache_dir: PathBuf,
     /// The CA bundle that TLS is to trust, in the sandbox and outside.
@@ -89,6 +93,10 @@ pub(crate) struct Context {
     pub(crate) cancel: Cancel,
     pub(crate) observer: Observer,
     pub(crate) store: Store,
+    /// Where roots are made that cannot be mounted.
+    pub(crate) scratch: Scratch,
+    /// How sandboxes are isolated.
+    pub(crate) isolation: Chosen,
     pub(crate) wheels: WheelStore,
     /// The sources and includes of every artifact of the plan.
     pub(crate) parts: Vec<Vec<Part>>,
@@ -173,16 +181,32 @@ pub async fn build(
     let parts = archive::collect_parts(&project, &plan, &options)?;
     observer(planned(&plan));
     let store = Store::open(&host.cache_dir).map_err(Error::store)?;
+    // A host that cannot do it says so before anything is fetched for it.
+    let scratch = store.scratch().map_err(Error::store)?;
+    let isolation = isolate(&host, &scratch)?;
+    observer(isolated(&isolation));
     let (reference, arch, offline) = (plan.image.as_str(), plan.arch, options.offline);
     let request = PullRequest { reference, arch, offline, host: &host, cancel, observer };
     let image = request.pull_into(&store).await?;
     let wheels = WheelStore::open(&host.cache_dir.join("wheels"))
         .map_err(|source| Error::WheelStore(Box::new(source)).in_store(&host.cache_dir, "wheels"))?;
     let (cancel, observer) = (cancel.clone(), Arc::clone(observer));
-    let context = Context { project, plan, host, options, cancel, observer, store, wheels, parts };
+    let context =
+        Context { project, plan, host, options, cancel, observer, store, scratch, isolation, wheels, parts };
     // Everything from here on blocks: processes, files, hashing. It has threads of its own.
     let work = tokio::task::spawn_blocking(move || build_in(&context, image));
     work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+fn isolate(host: &Host, scratch: &Scratch) -> Result<Chosen, Error> {
+    let directory = scratch.path("sandbox");
+    fs_err::create_dir(&directory)?;
+    Ok(host.launcher.choose(host.backend, host.require, &directory)?)
+}
+
+fn isolated(chosen: &Chosen) -> Event {
+    let refused = chosen.refused.iter().map(|(backend, error)| format!("{backend}: {error}")).collect();
+    Event::Isolated { backend: chosen.backend, claims: chosen.claims, refused }
 }
 
 fn planned(plan: &Plan) -> Event {

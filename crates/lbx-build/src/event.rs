@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lbx_sandbox::{Backend, Claims};
+
 /// Something that happened in a build.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -17,6 +19,15 @@ pub enum Event {
         artifacts: Vec<String>,
         /// The image to build in.
         image: String,
+    },
+    /// How the image's programs and all build code will be isolated.
+    Isolated {
+        /// The way.
+        backend: Backend,
+        /// What holds.
+        claims: Claims,
+        /// The stronger ways, each with why it does not work here.
+        refused: Vec<String>,
     },
     /// The image store or the registry says something.
     Image(lbx_image::Event),

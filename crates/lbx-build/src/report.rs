@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lbx_archive::Written;
 use lbx_plan::{Artifact, Kind};
+use lbx_sandbox::{Backend, Claims, Level};
 use lbx_wheel::Wheel;
 use serde::Serialize;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Report {
     pub arch: &'static str,
     /// What it was built in.
     pub image: ImageReport,
+    /// How the image's programs and all build code were isolated. No byte of an artifact depends on it.
+    pub sandbox: SandboxReport,
     /// What compressed the files that did not come from wheels.
     pub compressor: &'static str,
     /// The artifacts, by name.
@@ -41,6 +44,17 @@ pub struct ImageReport {
     pub python: String,
     /// The version of its pip.
     pub pip: String,
+}
+
+/// How build code was isolated.
+#[derive(Clone, Debug, Serialize)]
+pub struct SandboxReport {
+    /// The way.
+    pub backend: Backend,
+    /// How much that is.
+    pub level: Level,
+    /// What was promised of it.
+    pub claims: Claims,
 }
 
 /// One artifact.
@@ -96,6 +110,11 @@ impl Report {
                 digest: base.image.manifest_digest.to_string(),
                 python: base.python.clone(),
                 pip: base.pip.clone(),
+            },
+            sandbox: SandboxReport {
+                backend: context.isolation.backend,
+                level: context.isolation.claims.level(),
+                claims: context.isolation.claims,
             },
             compressor: lbx_archive::COMPRESSOR,
             artifacts,

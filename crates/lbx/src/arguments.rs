@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lbx_plan::Architecture;
+use lbx_sandbox::{Backend, Level};
 
 /// Builds AWS Lambda zips and layers for Python in the real Lambda image: no Docker, no daemon, no root.
 #[derive(Debug, Parser)]
@@ -81,6 +82,12 @@ pub(crate) struct Build {
     /// Use the image from the store, and ask no registry.
     #[arg(long)]
     pub(crate) offline: bool,
+    /// The way to isolate build code, instead of the strongest that works here: namespaces or chroot.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backend: Option<Backend>,
+    /// The least isolation that will do: full, partial or none.
+    #[arg(long, value_name = "LEVEL", default_value = "partial")]
+    pub(crate) require: Level,
 }
 
 /// `lbx pull`.

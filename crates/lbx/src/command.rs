@@ -29,6 +29,8 @@ fn host(environment: &Environment) -> Result<Host, Failure> {
     })?;
     Ok(Host {
         launcher: lbx_sandbox::Launcher::current_exe(),
+        backend: None,
+        require: lbx_sandbox::Level::Partial,
         cache_dir: cache_dir(environment)?,
         ca_bundle,
         pip_environment: environment.pip.clone(),

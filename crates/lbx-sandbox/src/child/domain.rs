@@ -23,21 +23,22 @@ pub(super) struct Enforced {
 const FILES: ABI = ABI::V3;
 
 /// Puts this process, which must have `no_new_privs`, and all that it becomes into a domain.
+///
+/// One domain for both parts: any domain forbids moving files between directories unless it says where that is allowed.
 pub(super) fn enter(spec: &spec::Spec) -> Enforced {
-    Enforced { files: files(spec).is_ok(), scope: scope().is_ok() }
+    if restrict(spec, true).is_ok() {
+        return Enforced { files: true, scope: true };
+    }
+    Enforced { files: restrict(spec, false).is_ok(), scope: false }
 }
 
-fn scope() -> Result<(), landlock::RulesetError> {
-    let both = Scope::AbstractUnixSocket | Scope::Signal;
-    ruleset().scope(both)?.create()?.restrict_self().map(drop)
-}
-
-fn files(spec: &spec::Spec) -> Result<(), landlock::RulesetError> {
+fn restrict(spec: &spec::Spec, scope: bool) -> Result<(), landlock::RulesetError> {
     let (everything, reading) = (AccessFs::from_all(FILES), AccessFs::from_read(FILES));
     let binds = spec.binds.iter().filter(|bind| bind.access == spec::Access::ReadWrite);
     let writable = binds.map(|bind| &bind.target).chain(spec.tmpfs.iter().map(|tmpfs| &tmpfs.target));
-    ruleset()
-        .handle_access(everything)?
+    let ruleset = ruleset().handle_access(everything)?;
+    let ruleset = if scope { ruleset.scope(Scope::AbstractUnixSocket | Scope::Signal)? } else { ruleset };
+    ruleset
         .create()?
         .add_rules(path_beneath_rules(["/"], reading))?
         // The devices that hold nothing, and shared memory.

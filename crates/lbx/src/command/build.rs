@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lbx_build::{Cancel, Destination, Event, Options, Project, Report};
+use lbx_build::{Cancel, Destination, Event, Host, Options, Project, Report};
 use lbx_plan::{At, Config, Defaults, Function, Layer, Overrides, Plan, Runtime};
 use serde_json::json;
 
@@ -38,7 +38,7 @@ fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Re
     };
     let plan = Plan::new(&project.config, &project.files, &overrides).map_err(lbx_build::Error::from)?;
     let options = options(build, environment, &project, &plan)?;
-    let host = host(environment)?;
+    let host = Host { backend: build.backend, require: build.require, ..host(environment)? };
     let cancel = Cancel::new();
     let observer = {
         let output = Arc::clone(output);

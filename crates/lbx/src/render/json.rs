@@ -34,6 +34,10 @@ fn value(event: &Event) -> Value {
             json!({"reason": "planned", "image": image, "sets": sets, "artifacts": artifacts})
         }
         Event::Image(event) => image_value(event),
+        Event::Isolated { backend, claims, refused } => {
+            let level = claims.level();
+            json!({"reason": "isolated", "backend": backend, "level": level, "claims": claims, "refused": refused})
+        }
         Event::ImageReady { digest, python, pip } => {
             json!({"reason": "image-ready", "digest": digest, "python": python, "pip": pip})
         }

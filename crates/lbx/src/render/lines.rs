@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use lbx_build::Event;
 use lbx_image::{Event as ImageEvent, Origin};
+use lbx_sandbox::{Backend, Claims};
 
 use super::{Renderer, bytes, count, printable, stderr};
 
@@ -56,6 +57,7 @@ impl Names {
     pub(super) fn line(&self, event: &Event, show_pip: bool) -> Option<String> {
         match event {
             Event::Planned { artifacts, image, .. } => Some(planned(artifacts, image)),
+            Event::Isolated { backend, claims, refused } => isolation(*backend, *claims, refused),
             Event::Image(event) => self.image_line(event),
             Event::ImageReady { python, pip, digest } => {
                 // The image's own Python says these two.
@@ -101,6 +103,17 @@ impl Names {
 /// The start of a digest, enough for people to tell two apart; reports and JSON have all of it.
 fn short(digest: &str) -> &str {
     digest.get(.."sha256:".len() + 12).unwrap_or(digest)
+}
+
+/// What a build does without, when it is not isolated in full.
+fn isolation(backend: Backend, claims: Claims, refused: &[String]) -> Option<String> {
+    let missing: Vec<_> =
+        claims.list().into_iter().filter(|(_, holds)| !holds).map(|(promise, _)| promise).collect();
+    (!missing.is_empty()).then(|| {
+        let (level, missing) = (claims.level(), missing.join("; "));
+        let because = refused.first().map(|why| format!(", because of {why}")).unwrap_or_default();
+        format!("isolation is {level} here (backend {backend}{because}); not promised: {missing}")
+    })
 }
 
 /// What is going to happen, in a line.

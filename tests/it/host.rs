@@ -6,17 +6,90 @@ use std::process::Command;
 use lbx_testkit::command::{Home, run};
 use lbx_testkit::images::{Image, Layer, Tar};
 use lbx_testkit::registry::Registry;
+use lbx_testkit::restrict::Restrictions;
 use lbx_testkit::standin::must_run;
 use lbx_testkit::wheels::Wheel;
 
 use crate::support::{
-    HEAD, LBX, after_progress, fails, image, in_progress, lbx, nothing_left, same, shared_store,
+    HEAD, LBX, after_progress, example, fails, image, in_progress, lbx, lbx_shared, nothing_left, same,
+    shared_store,
 };
 
 /// The exit code when the operating system refuses something.
 const SYSTEM: i32 = 1;
 /// The exit code when there is no sandbox to be had.
 const SANDBOX: i32 = 5;
+
+/// Becomes a program with less; see [`Restrictions::wrap`].
+#[test]
+#[ignore = "run by the tests of restricted hosts"]
+fn helper_restricted() {
+    lbx_testkit::restrict::become_planned_program();
+}
+
+/// `lbx` with the store that all tests share, under restrictions.
+fn restricted(home: &Home, restrictions: Restrictions, arguments: &[&str]) -> Command {
+    restrictions.wrap(&lbx_shared(home, arguments), "host::helper_restricted")
+}
+
+#[test]
+fn in_a_container_of_docker_root_builds_the_same_bytes_and_is_told_what_is_missing() {
+    // Another user gets no further there; that is the next test.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let Some(image) = image() else { return };
+    let (home, project) = example("service");
+    let build = |folder: &str| {
+        ["build".to_owned(), "--image".into(), image.clone(), "--out-dir".into(), folder.into()]
+    };
+    let plain = build("plain");
+    let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
+    let ran = run(lbx_shared(&home, &plain).current_dir(&project));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let boxed = build("boxed");
+    let boxed: Vec<&str> = boxed.iter().map(String::as_str).collect();
+    let mut command = restricted(&home, Restrictions::DOCKER_ROOT, &boxed);
+    let ran = run(command.current_dir(&project));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(
+            "isolation is partial here (backend chroot, because of namespaces: cannot create namespaces"
+        ),
+        "{}",
+        ran.stderr
+    );
+    for zip in ["slack_send_message.zip", "slack_list_channels.zip"] {
+        let read = |folder: &str| fs_err::read(project.join(folder).join(zip)).unwrap();
+        assert!(read("plain") == read("boxed"), "{zip} differs");
+    }
+    let report = fs_err::read_to_string(project.join("boxed/report.json")).unwrap();
+    assert!(
+        report.contains("\"backend\": \"chroot\"") && report.contains("\"level\": \"partial\""),
+        "{report}"
+    );
+    let mut strict = boxed.clone();
+    strict.extend(["--require", "full"]);
+    let ran = run(restricted(&home, Restrictions::DOCKER_ROOT, &strict).current_dir(&project));
+    assert_eq!(ran.code, SANDBOX, "{}", ran.stderr);
+}
+
+#[test]
+fn in_a_container_of_docker_without_capabilities_the_filter_is_named() {
+    let Some(image) = image() else { return };
+    let (home, project) = example("hello");
+    let mut command = restricted(
+        &home,
+        Restrictions::DOCKER_BARE,
+        &["build", "--runtime", "python3.11", "--image", &image],
+    );
+    let ran = run(command.current_dir(&project));
+    assert_eq!(ran.code, SANDBOX, "{}", ran.stderr);
+    assert!(ran.stderr.contains("Docker's or containerd's default"), "{}", ran.stderr);
+    let ran = run(&mut restricted(&home, Restrictions::DOCKER_BARE, &["doctor"]));
+    assert_eq!(ran.code, SANDBOX, "{}", ran.stdout);
+    assert!(ran.stdout.ends_with("lbx cannot build on this host.\n"), "{}", ran.stdout);
+}
 
 /// Bytes that do not compress.
 fn noise(length: usize) -> Vec<u8> {

@@ -1,7 +1,11 @@
-//! System call filters: rules in, a program for the kernel's BPF machine out. Installs nothing.
+//! System call filters: rules in, a program for the kernel's BPF machine out.
 //!
 //! For each call the first rule whose conditions hold decides. A program is for one architecture; what comes in through
 //! the table of another one is answered by [`Filter::foreign`].
+
+use std::io;
+
+use crate::syscalls;
 
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,6 +109,13 @@ const X32: u32 = 0x4000_0000;
 const LONGEST: usize = 4096;
 
 impl Filter {
+    /// Puts the filter on the calling thread and all that it becomes, for good. A thread without `no_new_privs` needs
+    /// the capability to administer.
+    pub fn install(&self) -> io::Result<()> {
+        let program = self.compile().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(syscalls::install_filter(&program)?)
+    }
+
     /// The program; `None` when it is longer than the kernel takes.
     pub fn compile(&self) -> Option<Vec<Instruction>> {
         let mut program = vec![

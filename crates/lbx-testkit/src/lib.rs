@@ -7,6 +7,7 @@ pub mod images;
 pub mod process;
 pub mod proxy;
 pub mod registry;
+pub mod restrict;
 pub mod stall;
 pub mod standin;
 pub mod stub;

@@ -88,10 +88,9 @@ fn become_user(uid: u32, gid: u32) -> Result<(), Failure> {
 }
 
 fn filter_calls(spec: &Spec) -> Result<(), Failure> {
-    let call = || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned();
-    let program = calls::filter(spec.network).compile();
-    let program = program.ok_or_else(|| Failure::new(Stage::Privileges, call(), Errno::E2BIG))?;
-    syscalls::install_filter(&program).or_fail(Stage::Privileges, call)
+    calls::filter(spec.network)
+        .install()
+        .or_fail(Stage::Privileges, || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned())
 }
 
 fn enter_working_directory(spec: &Spec) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lbx_sandbox::{Diagnosis, Finding, Launcher, Outcome};
+use lbx_sandbox::{Chosen, Diagnosis, Finding, Launcher, Level, Outcome};
 use serde_json::json;
 
 use crate::arguments::Arguments;
@@ -26,14 +26,15 @@ fn try_run(output: &Output, environment: &Environment) -> Result<u8, Failure> {
     // Stacking layers is tried in the store; where there is none, its failure would say nothing of overlayfs.
     let probe_at = store_problem.is_none().then_some(store.as_path());
     let diagnosis = Launcher::current_exe().diagnose(probe_at).map_err(lbx_build::Error::from)?;
-    let code = match (diagnosis.can_run(), &store_problem, &environment.ca_bundle) {
-        (false, _, _) => exit::SANDBOX,
-        (true, Some(_), _) | (true, _, Err(_)) => exit::SYSTEM,
-        (true, None, Ok(_)) => exit::SUCCESS,
+    let backend = backend(&store, store_problem.is_none());
+    let code = match (&backend, &store_problem, &environment.ca_bundle) {
+        (Err(_), _, _) => exit::SANDBOX,
+        (Ok(_), Some(_), _) | (Ok(_), _, Err(_)) => exit::SYSTEM,
+        (Ok(_), None, Ok(_)) => exit::SUCCESS,
     };
     let usable = code == exit::SUCCESS;
     output.json(&json!({
-        "reason": "doctor", "usable": usable, "diagnosis": diagnosis,
+        "reason": "doctor", "usable": usable, "diagnosis": diagnosis, "backend": backend_json(&backend),
         "store": {"path": store, "problem": store_problem}, "ca_bundle": environment.ca_bundle.as_ref().ok(),
         "ca_problem": environment.ca_bundle.as_ref().err(),
     }));
@@ -42,6 +43,9 @@ fn try_run(output: &Output, environment: &Environment) -> Result<u8, Failure> {
             output.result(&line);
         }
     }
+    for line in backend_lines(&backend) {
+        output.result(&line);
+    }
     output.result(&match &store_problem {
         None => format!("ok      store: {}", store.display()),
         Some(problem) => format!("denied  store: {}: {problem}", store.display()),
@@ -49,6 +53,41 @@ fn try_run(output: &Output, environment: &Environment) -> Result<u8, Failure> {
     output.result(&ca_line(&environment.ca_bundle));
     output.result(if usable { "lbx can build on this host." } else { "lbx cannot build on this host." });
     Ok(code)
+}
+
+/// How builds will be isolated. Without a store, the self-tests have the folder for temporary files.
+fn backend(store: &Path, writable: bool) -> Result<Chosen, lbx_sandbox::Error> {
+    let scratch =
+        writable.then(|| lbx_image::Store::open(store).and_then(|store| store.scratch()).ok()).flatten();
+    let directory = scratch.as_ref().map(|scratch| scratch.path("doctor"));
+    let directory = directory.filter(|directory| fs_err::create_dir(directory).is_ok());
+    let directory = directory.as_deref().unwrap_or(Path::new("/tmp"));
+    Launcher::current_exe().choose(None, Level::Partial, directory)
+}
+
+fn backend_json(backend: &Result<Chosen, lbx_sandbox::Error>) -> serde_json::Value {
+    match backend {
+        Ok(Chosen { backend, claims, refused }) => {
+            let refused: Vec<_> =
+                refused.iter().map(|(name, why)| json!({"name": name, "why": why.to_string()})).collect();
+            json!({"name": backend, "level": claims.level(), "claims": claims, "refused": refused})
+        }
+        Err(error) => json!({"problem": error.to_string()}),
+    }
+}
+
+fn backend_lines(backend: &Result<Chosen, lbx_sandbox::Error>) -> Vec<String> {
+    let Ok(Chosen { backend, claims, refused }) = backend else {
+        return vec!["denied  isolation: none of the ways to isolate build code works".to_owned()];
+    };
+    let mut lines: Vec<_> = refused
+        .iter()
+        .map(|(name, why)| format!("denied  backend {name}: {}", render::printable(&why.to_string())))
+        .collect();
+    lines.push(format!("ok      backend {backend}: {} isolation", claims.level()));
+    let missing = claims.list().into_iter().filter(|(_, holds)| !holds);
+    lines.extend(missing.map(|(promise, _)| format!("        not promised: {promise}")));
+    lines
 }
 
 /// What a diagnosis found wrong, as lines for an error.

@@ -96,6 +96,14 @@ fn without_pivot_root_on_an_initial_file_system() {
     }
 }
 
+/// Podman's filter allows namespaces, and denies their host name.
+#[test]
+fn without_sethostname() {
+    for root in roots() {
+        without(&[(libc::SYS_sethostname, libc::EPERM)], move || check_guarantees(&root));
+    }
+}
+
 #[test]
 fn without_anything_new() {
     for root in roots() {

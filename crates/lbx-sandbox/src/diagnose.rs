@@ -241,7 +241,7 @@ fn explain(layer: Layer, errno: Errno, setting: &Setting, host: &Host) -> Option
                 }
                 _ => "a system call filter (seccomp) on this process",
             },
-            "run the container with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined`; in Kubernetes use `hostUsers: false` with `procMount: Unmasked` and an unconfined seccomp profile",
+            "be root in the container, with the capabilities that Docker gives (then the backend `chroot` does it); or run the container with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined`; in Kubernetes use `hostUsers: false` with `procMount: Unmasked` and an unconfined seccomp profile",
         ),
         Layer::UserNamespace if errno == Errno::EINVAL => {
             ("the kernel was built without user namespaces", "use a kernel with CONFIG_USER_NS=y")

@@ -212,7 +212,7 @@ impl Launcher {
     /// Whether the kernel stacks layers that lie in `directory`, with a whiteout and an opaque directory.
     ///
     /// Tried with a real mount in a throw-away child, over a directory that is made in `directory` and
-    /// removed again. Where the answer is no, merge the layers and use [`Root::Tree`](crate::Root::Tree).
+    /// removed again. Where the answer is no, merge the layers and use [`Root::Tree`].
     pub fn overlay_supported(&self, directory: &Path) -> Result<Overlay, Error> {
         diagnose::overlay(self, directory)
     }

@@ -5,6 +5,7 @@ use std::error::Error;
 use lbx_build::ErrorKind;
 
 use crate::exit;
+use crate::render::printable;
 
 /// Why a command ends without success, ready to be shown.
 #[derive(Debug)]
@@ -46,8 +47,10 @@ impl From<lbx_build::Error> for Failure {
             _ => None,
         };
         let diagnosis = match &error {
-            lbx_build::Error::Sandbox(lbx_sandbox::Error::Setup { diagnosis: Some(diagnosis), .. }) => {
-                crate::command::doctor::problems(diagnosis)
+            lbx_build::Error::Sandbox(lbx_sandbox::Error::Setup { diagnosis, others, .. }) => {
+                let problems = diagnosis.iter().flat_map(|found| crate::command::doctor::problems(found));
+                let others = others.iter().map(|why| format!("denied  backend {}", printable(why)));
+                problems.chain(others).collect()
             }
             _ => Vec::new(),
         };

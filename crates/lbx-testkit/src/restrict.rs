@@ -2,7 +2,7 @@
 //! system calls, capabilities, privileges.
 //!
 //! A restriction is for the thread that applies it and all that it becomes. Tests apply it in a process of their own:
-//! the test program executed again, for one ignored test that ends in [`Restrictions::become_program`].
+//! the test program executed again, for one ignored test that calls [`become_planned_program`].
 
 use std::collections::HashMap;
 use std::path::Path;

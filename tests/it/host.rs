@@ -270,7 +270,8 @@ fn denied_user_namespaces_are_diagnosed_with_the_layer_that_denies_them() {
         SANDBOX,
         "error: cannot start the sandbox: cannot create namespaces: unshare(CLONE_NEWNS|CLONE_NEWUTS|CLONE_NEWIPC|CLONE_NEWUSER|CLONE_NEWPID|CLONE_NEWNET): ENOSPC\n\
         \x20 denied  user namespace: unshare(CLONE_NEWUSER): ENOSPC (user.max_user_namespaces is 0 (this is not about disk space))\n\
-        \x20         fix: sudo sysctl -w user.max_user_namespaces=15000; on Bottlerocket set it in the node's settings; EKS Auto Mode and Fargate do not allow it\n",
+        \x20         fix: sudo sysctl -w user.max_user_namespaces=15000; on Bottlerocket set it in the node's settings; EKS Auto Mode and Fargate do not allow it\n\
+        \x20 denied  backend chroot: cannot assemble /dev: mknodat(\"null\", S_IFCHR, 1:3): EPERM\n",
     );
     let doctor = run(&mut denied(&["doctor"]).unwrap());
     assert_eq!(doctor.code, SANDBOX, "{doctor:?}");

@@ -45,5 +45,5 @@ fn without_root_there_is_no_chroot_and_the_call_is_named() {
     }
     let scratch = tempfile::tempdir().expect("a directory");
     let error = launcher().test(Backend::Chroot, scratch.path()).expect_err("no root");
-    assert!(error.to_string().contains("mknodat"), "{error}");
+    assert!(error.to_string().contains("chroot as the user"), "{error}");
 }

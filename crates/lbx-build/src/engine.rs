@@ -182,7 +182,7 @@ pub async fn build(
     observer(planned(&plan));
     let store = Store::open(&host.cache_dir).map_err(Error::store)?;
     // A host that cannot do it says so before anything is fetched for it.
-    let scratch = store.scratch().map_err(Error::store)?;
+    let scratch = store.scratch().map_err(|source| Error::image(&plan.image, source))?;
     let isolation = isolate(&host, &scratch)?;
     observer(isolated(&isolation));
     let (reference, arch, offline) = (plan.image.as_str(), plan.arch, options.offline);

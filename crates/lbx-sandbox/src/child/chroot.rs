@@ -24,6 +24,10 @@ use crate::{Exit, syscalls};
 
 /// Runs the command and reports how it ended.
 pub(super) fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> Result<(), Failure> {
+    let user = nix::unistd::geteuid();
+    if !user.is_root() {
+        return Err(Failure::new(Stage::Prepare, format!("chroot as the user {user}"), Errno::EPERM));
+    }
     let signals = supervised_signals();
     signals.thread_block().or_fail(Stage::Prepare, || "sigprocmask(SIG_BLOCK)".to_owned())?;
     family::adopt()?;
@@ -187,7 +191,7 @@ impl House {
             let call = || format!("open({:?}, O_DIRECTORY)", bind.source);
             let target =
                 open(&bind.source, PLACE | OFlag::O_DIRECTORY, Mode::empty()).or_fail(stage, call)?;
-            farm::harvest(output, &target, stage)?;
+            farm::harvest(output, &target, spec.uid, stage)?;
         }
         Ok(())
     }

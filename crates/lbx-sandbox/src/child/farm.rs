@@ -104,43 +104,46 @@ pub(super) fn is_empty(directory: &OwnedFd, stage: Stage) -> Result<bool, Failur
     Ok(empty)
 }
 
-/// Moves everything from one directory to another, which is empty, and makes it the caller's own. Names are moved, not
-/// what they lead to; what is neither file, directory nor symlink is removed.
-pub(super) fn harvest(from: &OwnedFd, to: &OwnedFd, stage: Stage) -> Result<(), Failure> {
+/// Moves everything that the command made from one directory to another, which is empty, and makes it the caller's own.
+/// Names are moved, not what they lead to.
+pub(super) fn harvest(from: &OwnedFd, to: &OwnedFd, uid: u32, stage: Stage) -> Result<(), Failure> {
     each(from, stage, &mut |name, place, stat| {
-        let call = |what: &str| format!("{what}(output, {name:?})");
-        match stat.st_mode & libc::S_IFMT {
-            libc::S_IFREG | libc::S_IFLNK | libc::S_IFDIR => {
-                own(from, name, &place, stat, stage, 0)?;
-                nix::fcntl::renameat(from, name, to, name).or_fail(stage, || call("renameat"))
-            }
-            _ => unlinkat(from, name, UnlinkatFlags::NoRemoveDir).or_fail(stage, || call("unlinkat")),
+        if !own(from, name, &place, stat, uid, stage, 0)? {
+            return Ok(());
         }
+        let call = || format!("renameat(output, {name:?})");
+        nix::fcntl::renameat(from, name, to, name).or_fail(stage, call)
     })
 }
 
-/// Gives what the command made to the caller, without setuid bits, and removes what nobody can use.
+/// Gives what the command made to the caller. Removes what is neither file, directory nor symlink, and other names of
+/// what is not the command's, such as the image's files; then the answer is no.
 fn own(
     parent: &OwnedFd,
     name: &std::ffi::CStr,
     place: &OwnedFd,
     stat: &FileStat,
+    uid: u32,
     stage: Stage,
     depth: usize,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let call = |what: &str| format!("{what}(output, {name:?})");
     let kind = stat.st_mode & libc::S_IFMT;
-    if !matches!(kind, libc::S_IFREG | libc::S_IFLNK | libc::S_IFDIR) {
-        return unlinkat(parent, name, UnlinkatFlags::NoRemoveDir).or_fail(stage, || call("unlinkat"));
+    if !matches!(kind, libc::S_IFREG | libc::S_IFLNK | libc::S_IFDIR) || stat.st_uid != uid {
+        // It cannot be a directory: those are the command's own, because nobody else made any here.
+        unlinkat(parent, name, UnlinkatFlags::NoRemoveDir).or_fail(stage, || call("unlinkat"))?;
+        return Ok(false);
     }
     if depth > DEEPEST {
         return Err(Failure::new(stage, call("openat"), Errno::ENAMETOOLONG));
     }
     change_owner(place, Uid::effective(), Gid::effective()).or_fail(stage, || call("fchownat"))?;
     if kind == libc::S_IFDIR {
-        each(place, stage, &mut |name, inner, stat| own(place, name, &inner, stat, stage, depth + 1))?;
+        each(place, stage, &mut |name, inner, stat| {
+            own(place, name, &inner, stat, uid, stage, depth + 1).map(drop)
+        })?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Gives a directory to the command.

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use caps::CapSet;
 use nix::errno::Errno;
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Pid, Uid, chdir, dup2_stdin, execve, setgroups, setresgid, setresuid, setsid};
 
@@ -17,6 +18,9 @@ use crate::wire::Report;
 
 /// Where a program without a slash is looked for when the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// How many processes the user of a command may have, in all, where no namespace counts them.
+const MOST_PROCESSES: u64 = 4096;
 
 /// What comes in the end, when nothing is left to be given up.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +75,9 @@ fn give_up_privileges(stdin: &OwnedFd, user: Option<(u32, u32)>) -> Result<(), F
             .map_err(|_| Failure::new(stage, format!("clear {set:?} capabilities"), Errno::EPERM))?;
     }
     if user.is_some() {
+        // Where no namespace ends them all at once, there must be an end to them.
+        setrlimit(Resource::RLIMIT_NPROC, MOST_PROCESSES, MOST_PROCESSES)
+            .or_fail(stage, || format!("setrlimit(RLIMIT_NPROC, {MOST_PROCESSES})"))?;
         // Where no namespace ends with its first process, at least the command ends with the one that watches it.
         prctl::set_pdeathsig(Signal::SIGKILL).or_fail(stage, || "prctl(PR_SET_PDEATHSIG)".to_owned())?;
     }

@@ -108,14 +108,25 @@ static int paste_on_the_console(void) { return outcome(syscall(SYS_ioctl, 0, 0x5
 
 // Privileges.
 
+// A name of this process's own: others may have left theirs.
+static const char *temporary(void) {
+    static char name[64];
+    snprintf(name, sizeof name, "/tmp/attack-%d", getpid());
+    return name;
+}
+
 static int setuid_file(void) {
-    int file = open("/tmp/setuid", O_CREAT | O_RDWR, 0755);
-    return outcome(file < 0 ? file : fchmod(file, 04755));
+    int file = open(temporary(), O_CREAT | O_RDWR, 0755);
+    int result = outcome(file < 0 ? file : fchmod(file, 04755));
+    unlink(temporary());
+    return result;
 }
 
 static int setgid_by_name(void) {
-    close(open("/tmp/setgid", O_CREAT | O_RDWR, 0755));
-    return outcome(chmod("/tmp/setgid", 02755));
+    close(open(temporary(), O_CREAT | O_RDWR, 0755));
+    int result = outcome(chmod(temporary(), 02755));
+    unlink(temporary());
+    return result;
 }
 
 static int device_node(void) { return outcome(mknod("/tmp/disk", S_IFBLK | 0600, 8 << 8)); }

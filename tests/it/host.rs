@@ -91,6 +91,22 @@ fn in_a_container_of_docker_without_capabilities_the_filter_is_named() {
     assert!(ran.stdout.ends_with("lbx cannot build on this host.\n"), "{}", ran.stdout);
 }
 
+#[test]
+fn without_any_certificate_the_package_that_brings_them_is_named() {
+    let stub = Registry::start(tempfile::tempdir().unwrap().path());
+    let home = Home::new();
+    // What OpenSSL and its kin look at, on any distribution.
+    let script = "for folder in /etc/ssl /usr/share/ca-certificates /usr/lib/ssl /etc/pki /usr/local/ssl; do \
+                  if [ -d $folder ]; then mount -t tmpfs none $folder; fi; done; \
+                  unset SSL_CERT_FILE SSL_CERT_DIR PIP_CERT REQUESTS_CA_BUNDLE CURL_CA_BUNDLE AWS_CA_BUNDLE; \
+                  exec \"$1\" pull \"$2\"";
+    let Some(mut command) = in_namespace(&home, script) else { return };
+    let ran = run(command.arg(stub.reference("python", "3.11")));
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains("the package ca-certificates brings them"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+}
+
 /// Bytes that do not compress.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;

@@ -278,6 +278,7 @@ impl HttpRegistry {
 
     fn client(&self, gate: &Gate) -> Result<Client, Cause> {
         let route = gate.route();
+        self.trust.check_system()?;
         let protocol = if route.encrypted { ClientProtocol::Https } else { ClientProtocol::Http };
         let proxy = Some(gate.proxy().to_owned());
         Ok(Client::try_from(ClientConfig {

@@ -15,19 +15,30 @@ use rustls_platform_verifier::Verifier;
 use crate::Cause;
 use crate::error::CertificateProblem;
 
-/// The system's certificates and those of the given bundles, which are read when they are first needed: plain HTTP
-/// reads none.
+/// The system's certificates and those of the given bundles, which are read when they are first needed.
 #[derive(Debug)]
 pub(super) struct Trust {
     bundles: Vec<Vec<u8>>,
     extra: OnceLock<Vec<CertificateDer<'static>>>,
+    /// Set once it is known that the system has certificates.
+    system: OnceLock<()>,
 }
 
 impl Trust {
     pub(super) fn new(bundles: &[Vec<u8>]) -> Self {
         // The process has one default; whoever set it first chose the same or had a reason.
         let _ = ring::default_provider().install_default();
-        Self { bundles: bundles.to_vec(), extra: OnceLock::new() }
+        Self { bundles: bundles.to_vec(), extra: OnceLock::new(), system: OnceLock::new() }
+    }
+
+    /// Whether the system has certificates at all. A client of oci-client's cannot be made without, also when it is not
+    /// going to use any: a default one is made on the way, and panics.
+    pub(super) fn check_system(&self) -> Result<(), Cause> {
+        if self.system.get().is_none() {
+            Verifier::new(Arc::new(ring::default_provider()))?;
+        }
+        self.system.get_or_init(|| ());
+        Ok(())
     }
 
     /// The certificates besides the system's.

@@ -141,6 +141,21 @@ fn the_internet_is_there_only_with_the_hosts_network() {
     }
 }
 
+/// The files of an image belong to root there, and some are for root alone; in namespaces they appear as the command's.
+#[test]
+fn files_for_the_owner_alone_can_be_read_like_in_namespaces() {
+    use std::os::unix::fs::PermissionsExt;
+    for root in armed() {
+        let secret = root.base().join("etc/owner");
+        fs_err::write(&secret, "of the image\n").expect("a file");
+        fs_err::set_permissions(&secret, PermissionsExt::from_mode(0o600)).expect("mode");
+        let output = run(&root.shell("cat /etc/owner"));
+        assert_eq!(output.stdout, "of the image\n", "{}", root.backend);
+        let mode = fs_err::metadata(&secret).expect("the image's").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "and stays as it was");
+    }
+}
+
 /// What every build does, and a domain that is too narrow forbids.
 #[test]
 fn files_can_be_moved_and_linked_wherever_they_can_be_written() {

@@ -2,10 +2,10 @@
 //!
 //! What is missing is taken away by a system call filter on the thread that starts the sandbox; the
 //! sandbox inherits it.
-#![expect(unsafe_code, reason = "installs a system call filter, which has no safe wrapper")]
 
 use std::process::Command;
 
+use lbx_sandbox::filter::{Action, Filter, Rule};
 use lbx_sandbox::{Access, Bind, Diagnosis, Error, Layer, Outcome, Overlay, Root};
 
 use crate::support::{Kind, Rootfs, launcher, roots, run, try_run};
@@ -16,31 +16,14 @@ const MOUNT_SETATTR: libc::c_long = 442;
 
 /// Runs `work` on a thread where these calls fail with these errors.
 fn without<T: Send + 'static>(calls: &[(libc::c_long, i32)], work: impl FnOnce() -> T + Send + 'static) -> T {
-    let statement = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
-        code: u16::try_from(code).expect("a code"),
-        jt,
-        jf,
-        k,
+    let refuse = |(call, errno): &(libc::c_long, i32)| {
+        Rule::always(*call, Action::Errno(u16::try_from(*errno).expect("an errno")))
     };
-    let mut program = vec![statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
-    for (number, errno) in calls {
-        let number = u32::try_from(*number).expect("a number");
-        program.push(statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, number, 0, 1));
-        let answer = libc::SECCOMP_RET_ERRNO | u32::try_from(*errno).expect("an errno");
-        program.push(statement(libc::BPF_RET | libc::BPF_K, answer, 0, 0));
-    }
-    program.push(statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0));
+    let rules = calls.iter().map(refuse).collect();
+    let filter = Filter { rules, otherwise: Action::Allow, beyond: None, foreign: Action::Allow };
     std::thread::spawn(move || {
-        let filter = libc::sock_fprog {
-            len: u16::try_from(program.len()).expect("short"),
-            filter: program.as_mut_ptr(),
-        };
-        // SAFETY: the program outlives the calls, and they change only this thread.
-        unsafe {
-            assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-            let mode = libc::SECCOMP_MODE_FILTER;
-            assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter, 0, 0), 0);
-        }
+        nix::sys::prctl::set_no_new_privs().expect("allowed to everybody");
+        filter.install().expect("the kernel takes it");
         work()
     })
     .join()
@@ -276,6 +259,7 @@ fn helper_in_a_chroot() {
 }
 
 #[test]
+#[expect(unsafe_code, reason = "keyrings have no safe wrapper")]
 fn keys_of_the_session_are_out_of_reach() {
     const SESSION_KEYRING: libc::c_long = -3;
     const JOIN_SESSION_KEYRING: libc::c_long = 1;

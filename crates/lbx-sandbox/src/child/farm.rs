@@ -4,6 +4,7 @@
 //! A link is another name for a file of the store, so only files that the command has no right to write are linked; the
 //! others are copied. Where the file system makes no links, everything is.
 
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
 use nix::dir::Dir;
@@ -23,57 +24,58 @@ pub(super) type Skip<'a> = &'a dyn Fn(&str) -> bool;
 
 /// Fills `to` with what `from` has: directories made, files linked or copied, symlinks made anew. Devices, FIFOs and
 /// sockets are left out. `skip` decides about the names at the top.
+///
+/// The command may read all of it, as it may where everything appears as its own.
 pub(super) fn grow(from: &OwnedFd, to: &OwnedFd, stage: Stage, skip: Skip<'_>) -> Result<(), Failure> {
+    let plot = Plot { from, to, stage, depth: 0 };
     each(from, stage, &mut |name, source, stat| {
-        if name.to_str().is_ok_and(skip) { Ok(()) } else { entry(from, to, name, &source, stat, stage, 0) }
+        if name.to_str().is_ok_and(skip) { Ok(()) } else { plot.entry(name, &source, stat) }
     })
 }
 
-fn entry(
-    from: &OwnedFd,
-    to: &OwnedFd,
-    name: &std::ffi::CStr,
-    source: &OwnedFd,
-    stat: &FileStat,
+/// A directory, and what it grows into.
+struct Plot<'a> {
+    from: &'a OwnedFd,
+    to: &'a OwnedFd,
     stage: Stage,
     depth: usize,
-) -> Result<(), Failure> {
-    let call = |what: &str| format!("{what}(root, {name:?})");
-    match stat.st_mode & libc::S_IFMT {
-        libc::S_IFDIR if depth > DEEPEST => Err(Failure::new(stage, call("mkdirat"), Errno::ENAMETOOLONG)),
-        libc::S_IFDIR => {
-            let mode = Mode::from_bits_truncate(stat.st_mode & 0o777 | 0o700);
-            mkdirat(to, name, mode).or_fail(stage, || call("mkdirat"))?;
-            let below = openat(to, name, PLACE | OFlag::O_DIRECTORY, Mode::empty())
-                .or_fail(stage, || call("openat"))?;
-            each(source, stage, &mut |name, inner, stat| {
-                entry(source, &below, name, &inner, stat, stage, depth + 1)
-            })
-        }
-        libc::S_IFREG => file(from, to, name, source, stat, stage),
-        libc::S_IFLNK => {
-            let destination = readlinkat(from, name).or_fail(stage, || call("readlinkat"))?;
-            symlinkat(destination.as_os_str(), to, name).or_fail(stage, || call("symlinkat"))
-        }
-        _ => Ok(()),
-    }
 }
 
-fn file(
-    from: &OwnedFd,
-    to: &OwnedFd,
-    name: &std::ffi::CStr,
-    source: &OwnedFd,
-    stat: &FileStat,
-    stage: Stage,
-) -> Result<(), Failure> {
-    // Ours, and nobody else's to write: a command with another id cannot change it through its new name.
-    let safe = stat.st_uid == Uid::effective().as_raw() && stat.st_mode & 0o6022 == 0;
-    if safe && linkat(from, name, to, name, AtFlags::empty()).is_ok() {
-        return Ok(());
+impl Plot<'_> {
+    fn entry(&self, name: &CStr, source: &OwnedFd, stat: &FileStat) -> Result<(), Failure> {
+        let Self { from, to, stage, depth } = *self;
+        let call = |what: &str| format!("{what}(root, {name:?})");
+        match stat.st_mode & libc::S_IFMT {
+            libc::S_IFDIR if depth > DEEPEST => {
+                Err(Failure::new(stage, call("mkdirat"), Errno::ENAMETOOLONG))
+            }
+            libc::S_IFDIR => {
+                let mode = Mode::from_bits_truncate(stat.st_mode & 0o777 | 0o755);
+                mkdirat(to, name, mode).or_fail(stage, || call("mkdirat"))?;
+                let below = openat(to, name, PLACE | OFlag::O_DIRECTORY, Mode::empty())
+                    .or_fail(stage, || call("openat"))?;
+                let below = Plot { from: source, to: &below, stage, depth: depth + 1 };
+                each(source, stage, &mut |name, inner, stat| below.entry(name, &inner, stat))
+            }
+            libc::S_IFREG => self.file(name, source, stat),
+            libc::S_IFLNK => {
+                let destination = readlinkat(from, name).or_fail(stage, || call("readlinkat"))?;
+                symlinkat(destination.as_os_str(), to, name).or_fail(stage, || call("symlinkat"))
+            }
+            _ => Ok(()),
+        }
     }
-    // Any failure above has the same remedy: another file system, too many links, a policy against them.
-    copy(source, to, name, stage)
+
+    fn file(&self, name: &CStr, source: &OwnedFd, stat: &FileStat) -> Result<(), Failure> {
+        // Ours, and nobody else's to write: a command with another id cannot change it through its new name.
+        let ours = stat.st_uid == Uid::effective().as_raw() && stat.st_mode & 0o6022 == 0;
+        let readable = stat.st_mode & 0o004 != 0;
+        if ours && readable && linkat(self.from, name, self.to, name, AtFlags::empty()).is_ok() {
+            return Ok(());
+        }
+        // Any failure above has the same remedy: another file system, too many links, a policy against them.
+        copy(source, self.to, name, self.stage)
+    }
 }
 
 /// Copies a file.
@@ -88,7 +90,8 @@ pub(super) fn copy<N: nix::NixPath + std::fmt::Debug + ?Sized>(
     let reader = open(fd_path(source).as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
         .or_fail(stage, || call("open"))?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mode = Mode::from_bits_truncate(stat.st_mode & 0o755 | 0o400);
+    let executable = if stat.st_mode & 0o111 == 0 { 0 } else { 0o111 };
+    let mode = Mode::from_bits_truncate(0o644 | executable);
     let writer = openat(to, name, flags, mode).or_fail(stage, || call("openat"))?;
     let (mut reader, mut writer) = (std::fs::File::from(reader), std::fs::File::from(writer));
     std::io::copy(&mut reader, &mut writer).map(drop).or_fail(stage, || call("copy_file_range"))
@@ -120,7 +123,7 @@ pub(super) fn harvest(from: &OwnedFd, to: &OwnedFd, uid: u32, stage: Stage) -> R
 /// what is not the command's, such as the image's files; then the answer is no.
 fn own(
     parent: &OwnedFd,
-    name: &std::ffi::CStr,
+    name: &CStr,
     place: &OwnedFd,
     stat: &FileStat,
     uid: u32,
@@ -160,7 +163,7 @@ fn change_owner(place: &OwnedFd, uid: Uid, gid: Gid) -> nix::Result<()> {
 fn each(
     directory: &OwnedFd,
     stage: Stage,
-    show: &mut dyn FnMut(&std::ffi::CStr, OwnedFd, &FileStat) -> Result<(), Failure>,
+    show: &mut dyn FnMut(&CStr, OwnedFd, &FileStat) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut entries = Dir::openat(directory, ".", flags, Mode::empty())

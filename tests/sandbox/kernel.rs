@@ -6,7 +6,7 @@
 use std::process::Command;
 
 use lbx_sandbox::filter::{Action, Filter, Rule};
-use lbx_sandbox::{Access, Bind, Diagnosis, Error, Layer, Outcome, Overlay, Root};
+use lbx_sandbox::{Access, Bind, Diagnosis, Error, Layer, Level, Outcome, Overlay, Root};
 
 use crate::support::{Kind, Rootfs, launcher, roots, run, try_run};
 
@@ -226,6 +226,8 @@ fn helper_with_a_masked_proc() {
     assert!(diagnosis.can_run());
     for root in roots() {
         check_guarantees(&root);
+        let claims = launcher().test(root.backend, root.dir.path()).expect("the self-test passes");
+        assert!(!claims.processes_hidden && claims.level() == Level::Partial, "{claims:?}");
         let me = std::process::id();
         let script = format!(
             "test -d /proc/{me} && ! echo x > /proc/sys/kernel/hostname && ! cat /proc/{me}/environ && ls /proc/driver"

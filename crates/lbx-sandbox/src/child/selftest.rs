@@ -18,6 +18,8 @@ use crate::spec::Spec;
 /// What is promised of this run, after a look at what holds; the first thing that should have been denied, if any.
 pub(super) fn run(spec: &Spec, enforced: Enforced, outside: Pid) -> Result<Claims, Failure> {
     let mut claims = spec.backend.claims();
+    // A container that masks its /proc allows no new one, and its own shows its processes.
+    claims.processes_hidden &= !foreign_proc();
     if spec.backend != Backend::Namespaces {
         // Another process may have the same user id.
         claims.processes_untouchable &= enforced.scope;
@@ -43,6 +45,12 @@ pub(super) fn run(spec: &Spec, enforced: Enforced, outside: Pid) -> Result<Claim
     allowed("open(\"/tmp/lbx-self-test\", O_CREAT)", create("/tmp/lbx-self-test"))?;
     allowed("open(\"/dev/null\", O_RDWR)", open("/dev/null", OFlag::O_RDWR, Mode::empty()).map(drop))?;
     Ok(claims)
+}
+
+/// Whether /proc is that of another process id namespace: this process has another number there.
+fn foreign_proc() -> bool {
+    let own = nix::unistd::getpid().to_string();
+    nix::fcntl::readlink("/proc/self").is_ok_and(|found| found != *own)
 }
 
 fn denied(call: &str, result: nix::Result<()>) -> Result<(), Failure> {

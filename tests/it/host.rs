@@ -75,6 +75,23 @@ fn in_a_container_of_docker_root_builds_the_same_bytes_and_is_told_what_is_missi
 }
 
 #[test]
+fn doctor_prints_what_a_container_needs_and_looks_at_nothing() {
+    let home = Home::new();
+    let says = |option: &str| {
+        let ran = run(&mut lbx(&home, &["doctor", option]));
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+        ran.stdout
+    };
+    assert_eq!(
+        says("--docker"),
+        "--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined\n"
+    );
+    let pod = says("--kubernetes");
+    assert!(pod.contains("hostUsers: false\n") && pod.contains("procMount: Unmasked\n"), "{pod}");
+    assert!(!home.cache().join("lbx").exists());
+}
+
+#[test]
 fn in_a_container_of_docker_without_capabilities_the_filter_is_named() {
     let Some(image) = image() else { return };
     let (home, project) = example("hello");

@@ -202,7 +202,8 @@ fn explain(layer: Layer, errno: Errno, setting: &Setting, host: &Host) -> Option
             "AppArmor takes the capabilities from unprivileged user namespaces (Ubuntu 23.10 and later)",
             "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile for this program with `userns,`",
         ),
-        Layer::Proc if errno == Errno::EPERM && !filtered => (
+        // It is tried only where mounts are allowed, so that no filter of system calls can be the cause.
+        Layer::Proc if errno == Errno::EPERM => (
             "parts of /proc are masked by the container around this process",
             "none needed: the container's own /proc is bound in its place; `--security-opt systempaths=unconfined` gives a new one",
         ),

@@ -39,7 +39,7 @@ pub(crate) enum Command {
     /// Fetch an image into the store, verified and unpacked.
     Pull(Pull),
     /// Find out whether this host can build, and if not, why and what to do.
-    Doctor,
+    Doctor(Doctor),
     /// Print the JSON schema of lbx.toml.
     #[command(hide = true)]
     Schema,
@@ -88,6 +88,17 @@ pub(crate) struct Build {
     /// The least isolation that will do: full, partial or none.
     #[arg(long, value_name = "LEVEL", default_value = "partial")]
     pub(crate) require: Level,
+}
+
+/// `lbx doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Print the flags of `docker run` that give full isolation in a container.
+    #[arg(long, conflicts_with = "kubernetes")]
+    pub(crate) docker: bool,
+    /// Print the smallest pod that gives full isolation.
+    #[arg(long)]
+    pub(crate) kubernetes: bool,
 }
 
 /// `lbx pull`.

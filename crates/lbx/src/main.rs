@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let code = match &arguments.command {
         Command::Build(build) => command::build::run(&arguments, build, &environment),
         Command::Pull(pull) => command::pull::run(&arguments, pull, &environment),
-        Command::Doctor => command::doctor::run(&arguments, &environment),
+        Command::Doctor(doctor) => command::doctor::run(&arguments, doctor, &environment),
         Command::Schema => command::schema::run(),
     };
     ExitCode::from(code)

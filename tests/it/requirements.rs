@@ -42,6 +42,26 @@ fn a_requirement_that_does_not_exist_is_told_in_the_words_of_pip() {
     );
 }
 
+/// A build that forks a process which holds pip's pipe keeps pip waiting for ever.
+#[test]
+fn a_build_that_says_nothing_or_takes_too_long_is_stopped_at_its_limit() {
+    let Some(image) = image() else { return };
+    for (option, words) in [
+        ("--silence-limit", "stopped after 3 s without a word"),
+        ("--time-limit", "stopped after 3 s, the time limit"),
+    ] {
+        let home = project("one", &[]);
+        let build = "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n";
+        let backend = "import os, time\nif os.fork() == 0:\n    time.sleep(1000)\n    os._exit(0)\n";
+        let files = [("pyproject.toml", build), ("backend.py", backend)];
+        sdist(&home.project().join("wheels"), "one", "1.0", &files);
+        let ran = run(&mut lbx_shared(&home, &["build", "--image", &image, option, "3s"]));
+        assert_eq!(ran.code, REQUIREMENTS, "{}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("of r.txt ({words})")), "{}", ran.stderr);
+        nothing_left(&home);
+    }
+}
+
 #[test]
 fn pins_that_contradict_each_other_are_told_in_the_words_of_pip() {
     let Some(image) = image() else { return };

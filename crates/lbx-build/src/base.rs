@@ -1,7 +1,7 @@
 //! The image as a place to run things: its root, its environment, its Python.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 
 use lbx_image::Image;
 use lbx_sandbox::{Backend, End, Exit, Overlay, Root, Spec, Stream, Streams};
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::engine::Context;
 use crate::error::Error;
 use crate::event::Event;
+use crate::limits::{Breach, Watch};
 
 /// Variables of the image that runs inside it get. All others are data, not instructions: an image must
 /// not be able to say `LD_PRELOAD`.
@@ -121,7 +122,7 @@ fn find_python(context: &Context, image: &Image, root: &Root) -> Result<(String,
                 });
             }
             Err(error) => return Err(error),
-            Ok(output) if output.exit.success() => {
+            Ok(output) if output.ended.success() => {
                 if let Ok(found) = serde_json::from_str(output.text.trim()) {
                     return Ok((interpreter.clone(), found));
                 }
@@ -143,22 +144,38 @@ fn fails(context: &Context, interpreter: &str, output: &Output) -> Error {
     Error::PythonFails {
         image: context.plan.image.clone(),
         interpreter: interpreter.to_owned(),
-        how: how(&output.exit),
+        how: how(&output.ended),
         output: output.text.trim().to_owned(),
     }
 }
 
 /// How a command ended, in words.
-pub(crate) fn how(exit: &Exit) -> String {
-    match exit.end {
-        End::Code(code) => format!("exit status {code}"),
-        End::Signal(signal) => format!("killed by signal {signal}"),
+pub(crate) fn how(ended: &Ended) -> String {
+    match ended {
+        Ended::Itself(Exit { end: End::Code(code), .. }) => format!("exit status {code}"),
+        Ended::Itself(Exit { end: End::Signal(signal), .. }) => format!("killed by signal {signal}"),
+        Ended::Stopped(breach) => breach.to_string(),
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ended {
+    /// By itself.
+    Itself(Exit),
+    /// At a limit.
+    Stopped(Breach),
+}
+
+impl Ended {
+    pub(crate) fn success(&self) -> bool {
+        matches!(self, Self::Itself(exit) if exit.success())
     }
 }
 
 /// What a command in the sandbox said, and how it ended.
 pub(crate) struct Output {
-    pub(crate) exit: Exit,
+    pub(crate) ended: Ended,
     /// Both streams, as their lines came.
     pub(crate) text: String,
 }
@@ -180,20 +197,35 @@ pub(crate) fn run(context: &Context, spec: &Spec, line: &(dyn Fn(&str) + Sync)) 
     let streams = Streams { stdin: Stream::Null, stdout: Stream::Pipe, stderr: Stream::Pipe };
     let mut running = context.host.launcher.spawn(&spec, streams)?;
     let handle = running.kill_handle();
+    let stop = handle.clone();
     let _registered = context.cancel.on_cancel(move || handle.kill());
+    let watch = Watch::start(context.options.limits);
+    let heard = |said: &str| {
+        watch.hear();
+        line(said);
+    };
     let text = Mutex::new(String::new());
     let (stdout, stderr) = (running.take_stdout(), running.take_stderr());
-    std::thread::scope(|scope| {
-        let reader = scope.spawn(|| stderr.map(|stderr| read_lines(stderr, &text, line)));
+    let (breach, exit) = std::thread::scope(|scope| {
+        let (end, ended) = mpsc::channel::<()>();
+        let watchman = scope.spawn(|| watch.wait(&{ ended }).inspect(|_| stop.kill()));
+        let reader = scope.spawn(|| stderr.map(|stderr| read_lines(stderr, &text, &heard)));
         if let Some(stdout) = stdout {
-            read_lines(stdout, &text, line);
+            read_lines(stdout, &text, &heard);
         }
-        reader.join()
+        let read = reader.join();
+        // Also when it has closed its streams and runs on.
+        let exit = running.wait();
+        drop(end);
+        read.and_then(|_| watchman.join()).map(|breach| (breach, exit))
     })
     .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    let exit = running.wait();
     context.cancel.check()?;
-    Ok(Output { exit: exit?, text: text.into_inner().unwrap_or_else(PoisonError::into_inner) })
+    let text = text.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match breach {
+        Some(breach) => Ok(Output { ended: Ended::Stopped(breach), text }),
+        None => Ok(Output { ended: Ended::Itself(exit?), text }),
+    }
 }
 
 /// Reads a stream to its end. Bytes that are no UTF-8 are replaced, and what is over the limit is read and

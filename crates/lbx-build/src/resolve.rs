@@ -71,8 +71,8 @@ fn resolve(
     let output = base::run(context, &spec, &|line| {
         context.tell(Event::ResolveLine { set: index, line: line.to_owned() });
     })?;
-    if !output.exit.success() {
-        return Err(Error::pip(names(set), context.store.root(), base::how(&output.exit), output.text));
+    if !output.ended.success() {
+        return Err(Error::pip(names(set), context.store.root(), base::how(&output.ended), output.text));
     }
     collect(context, &out)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lbx_build::{Cancel, Destination, Event, Host, Options, Project, Report};
+use lbx_build::{Cancel, Destination, Event, Host, Options, Project, Report, TimeLimits};
 use lbx_plan::{At, Config, Defaults, Function, Layer, Overrides, Plan, Runtime};
 use serde_json::json;
 
@@ -175,7 +175,12 @@ fn options(
         (None, Some(folder)) => Destination::Folder(environment.current_dir.join(folder)),
         (None, None) => Destination::Folder(project.root.join("dist")),
     };
-    Ok(Options { destination, offline: build.offline, source_date_epoch: epoch(environment)? })
+    let usual = TimeLimits::default();
+    let limits = TimeLimits {
+        total: build.time_limit.unwrap_or(usual.total),
+        silence: build.silence_limit.unwrap_or(usual.silence),
+    };
+    Ok(Options { destination, offline: build.offline, limits, source_date_epoch: epoch(environment)? })
 }
 
 /// `SOURCE_DATE_EPOCH` as a number: the specification has it end the program when it is none.

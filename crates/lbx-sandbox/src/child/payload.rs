@@ -19,8 +19,9 @@ use crate::wire::Report;
 /// Where a program without a slash is looked for when the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// How many processes the user of a command may have, in all, where no namespace counts them.
-const MOST_PROCESSES: u64 = 4096;
+/// How many processes and threads the user of a command may have where no namespace counts them: on a node of many
+/// containers, all those with the same id together.
+const MOST_PROCESSES: u64 = 16_384;
 
 /// What comes in the end, when nothing is left to be given up.
 #[derive(Debug, Clone, Copy)]

@@ -2,6 +2,7 @@
 
 use lbx_sandbox::{Backend, Error, Level};
 
+use crate::kernel::without;
 use crate::support::{everywhere, launcher};
 
 #[test]
@@ -22,6 +23,26 @@ fn the_strongest_backend_is_chosen_unless_another_one_is_wanted() {
         assert_eq!((chosen.backend, chosen.refused.len()), (Backend::Namespaces, 0));
         let chosen = launcher().choose(Some(root.backend), Level::None, root.dir.path()).expect("a backend");
         assert_eq!(chosen.backend, root.backend);
+    }
+}
+
+#[test]
+fn where_namespaces_are_denied_root_builds_in_a_root_of_its_own_and_others_are_told_both_reasons() {
+    let Some(root) = everywhere().pop() else { return };
+    let chosen = without(&[(libc::SYS_unshare, libc::EPERM)], move || {
+        launcher().choose(None, Level::Partial, root.dir.path())
+    });
+    if nix::unistd::geteuid().is_root() {
+        let chosen = chosen.expect("a backend");
+        assert_eq!(chosen.backend, Backend::Chroot);
+        let (backend, why) = &chosen.refused[0];
+        assert_eq!(*backend, Backend::Namespaces);
+        assert!(why.to_string().contains("unshare("), "{why}");
+    } else {
+        let Err(Error::Setup { failure, diagnosis, others }) = chosen else { panic!("{chosen:?}") };
+        assert!(failure.call.starts_with("unshare("), "{failure}");
+        assert!(diagnosis.is_some_and(|diagnosis| !diagnosis.can_run()));
+        assert!(others[0].starts_with("chroot: "), "{others:?}");
     }
 }
 

@@ -15,7 +15,10 @@ const CLONE3: libc::c_long = 435;
 const MOUNT_SETATTR: libc::c_long = 442;
 
 /// Runs `work` on a thread where these calls fail with these errors.
-fn without<T: Send + 'static>(calls: &[(libc::c_long, i32)], work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn without<T: Send + 'static>(
+    calls: &[(libc::c_long, i32)],
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let refuse = |(call, errno): &(libc::c_long, i32)| {
         Rule::always(*call, Action::Errno(u16::try_from(*errno).expect("an errno")))
     };

@@ -72,13 +72,19 @@ pub(crate) fn roots() -> Vec<Rootfs> {
     }
 }
 
+/// The backends that can run here besides the first: those of root need root, the others their program.
+pub(crate) fn others() -> impl Iterator<Item = Backend> {
+    let root = nix::unistd::geteuid().is_root();
+    let of_root = |backend: &Backend| matches!(backend, Backend::RootNamespaces | Backend::Chroot);
+    [Backend::RootNamespaces, Backend::Chroot].into_iter().filter(move |backend| root || !of_root(backend))
+}
+
 /// The roots of [`roots`], and one for each backend that can run here besides.
 pub(crate) fn everywhere() -> Vec<Rootfs> {
     let mut roots = roots();
-    // Without root there is no other yet; the tests run as root too.
-    if nix::unistd::geteuid().is_root() && !roots.is_empty() {
+    if !roots.is_empty() {
         let busybox = roots[0].base().join("bin/busybox");
-        roots.push(Rootfs { backend: Backend::Chroot, ..Rootfs::new(Kind::Tree, &busybox) });
+        roots.extend(others().map(|backend| Rootfs { backend, ..Rootfs::new(Kind::Tree, &busybox) }));
     }
     roots
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use lbx_image::Image;
-use lbx_sandbox::{Backend, End, Exit, Overlay, Root, Spec, Stream, Streams};
+use lbx_sandbox::{End, Exit, Overlay, Root, Spec, Stream, Streams};
 use serde::Deserialize;
 
 use crate::engine::Context;
@@ -71,7 +71,7 @@ impl Base {
 
 /// The image's layers, stacked where the host allows it and copied together where not.
 fn root(context: &Context, image: &Image) -> Result<Root, Error> {
-    let stackable = context.isolation.backend == Backend::Namespaces
+    let stackable = context.isolation.backend.stacks_layers()
         && image.overlay_ready()
         && matches!(context.host.launcher.overlay_supported(context.store.root())?, Overlay::Supported);
     if stackable {
@@ -188,8 +188,8 @@ pub(crate) fn run(context: &Context, spec: &Spec, line: &(dyn Fn(&str) + Sync)) 
     context.cancel.check()?;
     let mut spec = spec.clone();
     spec.backend = context.isolation.backend;
-    // Only roots that are made, not mounted, need room.
-    if spec.backend == Backend::Chroot {
+    // Some roots are not mounted but made, and that needs room.
+    if !spec.backend.stacks_layers() {
         let directory = context.scratch.path("root");
         fs_err::create_dir(&directory)?;
         spec.scratch = Some(directory);

@@ -13,8 +13,28 @@ pub enum Backend {
     /// Namespaces of an unprivileged user.
     #[default]
     Namespaces,
+    /// The same namespaces but for users, made by a root user who may mount, where user namespaces are denied.
+    RootNamespaces,
+    /// The same namespaces, made by the system's bubblewrap, which may be allowed what this program is not.
+    Bwrap,
     /// A root directory and a user id of its own, made by the root user of a container: no namespaces, no mounts.
     Chroot,
+    /// The system's proot, which shows other paths to the command by tracing it. What holds, a Landlock domain and the
+    /// filter hold.
+    Proot,
+    /// The image's own loader, on the paths of the host: for wheels and for source distributions without compilers.
+    /// What holds, a Landlock domain and the filter hold.
+    Loader,
+}
+
+/// What there is to know about a backend before it is tried.
+struct Row {
+    backend: Backend,
+    name: &'static str,
+    /// What it promises at best.
+    claims: Claims,
+    /// Whether it takes a root of layers.
+    stacks: bool,
 }
 
 /// What is promised of a backend. Each is a boolean that tests prove by attacks.
@@ -50,36 +70,56 @@ pub enum Level {
     Full,
 }
 
+/// All promises.
+const ALL: Claims = Claims {
+    files_hidden: true,
+    files_unwritable: true,
+    network_off: true,
+    processes_hidden: true,
+    processes_untouchable: true,
+    nothing_survives: true,
+    no_privileges: true,
+    no_terminal: true,
+};
+
+/// Without a process id namespace other processes can be seen, or their ids guessed; and who kills the process that
+/// watches over the command sets the command's children free.
+const SAME_PROCESSES: Claims = Claims { processes_hidden: false, nothing_survives: false, ..ALL };
+
+/// All of them, strongest first.
+const TABLE: [Row; 6] = [
+    Row { backend: Backend::Namespaces, name: "namespaces", claims: ALL, stacks: true },
+    Row { backend: Backend::RootNamespaces, name: "root-namespaces", claims: ALL, stacks: false },
+    Row { backend: Backend::Bwrap, name: "bwrap", claims: ALL, stacks: false },
+    Row { backend: Backend::Chroot, name: "chroot", claims: SAME_PROCESSES, stacks: false },
+    Row { backend: Backend::Proot, name: "proot", claims: SAME_PROCESSES, stacks: false },
+    Row { backend: Backend::Loader, name: "loader", claims: SAME_PROCESSES, stacks: false },
+];
+
 impl Backend {
     /// All of them, strongest first: the order in which they are tried.
-    pub const ALL: [Self; 2] = [Self::Namespaces, Self::Chroot];
+    pub fn all() -> impl Iterator<Item = Self> {
+        TABLE.iter().map(|row| row.backend)
+    }
+
+    fn row(self) -> &'static Row {
+        // Each has its row, which a test holds on to.
+        TABLE.iter().find(|row| row.backend == self).unwrap_or(&TABLE[0])
+    }
 
     /// The name in options and reports.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Namespaces => "namespaces",
-            Self::Chroot => "chroot",
-        }
+        self.row().name
     }
 
-    /// What it promises where it works.
+    /// What it promises where it works, at best.
     pub fn claims(self) -> Claims {
-        let all = Claims {
-            files_hidden: true,
-            files_unwritable: true,
-            network_off: true,
-            processes_hidden: true,
-            processes_untouchable: true,
-            nothing_survives: true,
-            no_privileges: true,
-            no_terminal: true,
-        };
-        match self {
-            Self::Namespaces => all,
-            // There is no /proc to see them in, but their ids can be guessed; and who kills the supervisor sets the
-            // command's children free.
-            Self::Chroot => Claims { processes_hidden: false, nothing_survives: false, ..all },
-        }
+        self.row().claims
+    }
+
+    /// Whether it takes a root of layers. The others take a tree.
+    pub fn stacks_layers(self) -> bool {
+        self.row().stacks
     }
 }
 
@@ -120,9 +160,8 @@ impl FromStr for Backend {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|backend| backend.name() == name);
-        found.ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
+        TABLE.iter().find(|row| row.name == name).map(|row| row.backend).ok_or_else(|| {
+            let names = TABLE.each_ref().map(|row| row.name).join(", ");
             format!("no backend `{name}`; there are {names}")
         })
     }
@@ -154,12 +193,14 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written_and_others_list_them() {
-        for backend in Backend::ALL {
+        for backend in Backend::all() {
             assert_eq!(backend.name().parse(), Ok(backend));
+            let written = serde_json::to_string(&backend).expect("JSON");
+            assert_eq!(written, format!("\"{backend}\""), "reports and options use one name");
         }
         assert_eq!(
             "docker".parse::<Backend>().unwrap_err(),
-            "no backend `docker`; there are namespaces, chroot"
+            "no backend `docker`; there are namespaces, root-namespaces, bwrap, chroot, proot, loader"
         );
         assert_eq!("partial".parse(), Ok(Level::Partial));
         assert!("most".parse::<Level>().is_err());
@@ -167,8 +208,9 @@ mod tests {
 
     #[test]
     fn the_strongest_comes_first_and_what_is_missing_lowers_the_level() {
-        let levels = Backend::ALL.map(|backend| backend.claims().level());
-        assert_eq!(levels, [Level::Full, Level::Partial]);
+        let levels: Vec<_> = Backend::all().map(|backend| backend.claims().level()).collect();
+        assert_eq!(levels[..3], [Level::Full; 3]);
+        assert_eq!(levels[3..], [Level::Partial; 3]);
         assert!(levels.is_sorted_by(|a, b| a >= b));
         let bare = Claims { files_hidden: false, ..Backend::Namespaces.claims() };
         assert_eq!(bare.level(), Level::None);

@@ -153,7 +153,7 @@ impl Launcher {
     /// less than `require` is refused.
     pub fn choose(&self, only: Option<Backend>, require: Level, scratch: &Path) -> Result<Chosen, Error> {
         let mut refused = Vec::new();
-        for backend in Backend::ALL.into_iter().filter(|backend| only.is_none_or(|only| only == *backend)) {
+        for backend in Backend::all().filter(|backend| only.is_none_or(|only| only == *backend)) {
             match self.test(backend, scratch) {
                 Ok(claims) if claims.level() >= require => return Ok(Chosen { backend, claims, refused }),
                 Ok(claims) => {
@@ -319,7 +319,12 @@ impl Running {
         let report = self.receive_report()?;
         let status = self.reap()?;
         match report {
-            Some(Report::Exited(exit)) => Ok(exit),
+            Some(Report::Exited(exit)) if status.success() => Ok(exit),
+            // It ended, and then what it left could not be handed over.
+            Some(Report::Exited(exit)) => match self.receive_report()? {
+                Some(Report::Failed(failure)) => Err(self.explain(failure)),
+                _ => Ok(exit),
+            },
             Some(Report::Failed(failure)) => Err(self.explain(failure)),
             Some(_) | None => Err(Error::Killed { status: status.to_string() }),
         }

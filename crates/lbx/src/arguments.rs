@@ -83,7 +83,7 @@ pub(crate) struct Build {
     /// Use the image from the store, and ask no registry.
     #[arg(long)]
     pub(crate) offline: bool,
-    /// The way to isolate build code, instead of the strongest that works here: namespaces or chroot.
+    /// The way to isolate build code, instead of the strongest that works here.
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<Backend>,
     /// The least isolation that will do: full, partial or none.

@@ -5,7 +5,7 @@
 //! no capabilities, so that the image's files are not its to write and the old root is out of its reach. What it leaves
 //! in writable binds is moved out when its last process is dead.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -15,45 +15,36 @@ use nix::unistd::{chdir, chroot, fchdir, mkdtemp, symlinkat};
 
 use super::devices::{DEVICES, LINKS};
 use super::mounts::{Kind, PLACE};
-use super::payload::Purpose;
-use super::{family, farm, init, payload, send_report, supervised_signals};
+use super::payload::Situation;
+use super::{Isolate, Job, family, farm};
+use crate::backend::Backend;
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::{Access, Bind, Root, Spec};
-use crate::wire::{self, Report};
-use crate::{Exit, syscalls};
 
-/// Runs the command and reports how it ended.
-pub(super) fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> Result<(), Failure> {
-    let user = nix::unistd::geteuid();
-    if !user.is_root() {
-        return Err(Failure::new(Stage::Prepare, format!("chroot as the user {user}"), Errno::EPERM));
+/// See the module.
+pub(super) struct Chroot;
+
+impl Isolate for Chroot {
+    fn backend(&self) -> Backend {
+        Backend::Chroot
     }
-    let signals = supervised_signals();
-    signals.thread_block().or_fail(Stage::Prepare, || "sigprocmask(SIG_BLOCK)".to_owned())?;
-    family::adopt()?;
-    let house = House::build(spec)?;
-    let ended = match syscalls::fork().or_fail(Stage::Exec, || "fork()".to_owned())? {
-        None => {
-            let user = Some((spec.uid, spec.gid));
-            let report = match move_in(&house.root) {
-                Ok(()) => payload::become_command(spec, &stdin, user, purpose),
-                Err(failure) => Report::Failed(failure),
-            };
-            syscalls::exit_now(send_report(socket, &report));
+
+    fn probe(&self, _: &Spec) -> Result<(), Failure> {
+        let user = nix::unistd::geteuid();
+        if user.is_root() {
+            Ok(())
+        } else {
+            Err(Failure::new(Stage::Prepare, format!("chroot as the user {user}"), Errno::EPERM))
         }
-        Some(command) => {
-            drop(stdin);
-            init::serve(socket, command).or_fail(Stage::Wait, || "poll()".to_owned())
-        }
-    };
-    family::end().or_fail(Stage::Wait, || "waitpid(-1)".to_owned())?;
-    let exit: Option<Exit> = ended?;
-    house.harvest(spec)?;
-    if let Some(exit) = exit {
-        // When the caller is gone there is nobody left to tell.
-        let _ = wire::send(socket.as_fd(), &Report::Exited(exit), &[]);
     }
-    Ok(())
+
+    fn run(&self, job: Job<'_>) -> Result<(), Failure> {
+        let spec = job.spec;
+        let house = House::build(spec)?;
+        let situation = Situation { user: Some((spec.uid, spec.gid)), own_processes: false };
+        let root = house.root.try_clone().or_fail(Stage::Root, || "dup(root)".to_owned())?;
+        family::run(job, situation, || move_in(&root), || house.harvest(spec))
+    }
 }
 
 /// Changes the root directory of this process. The working directory goes with it, and nothing is open below the old

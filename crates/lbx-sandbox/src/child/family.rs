@@ -2,21 +2,49 @@
 //!
 //! This process is their subreaper: whoever loses its parent becomes its child, so that nobody gets out of sight.
 
+use std::os::fd::AsFd;
+
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::payload::Situation;
+use super::{Job, init, supervised_signals};
 use crate::error::{Failure, OrFail, Stage};
 use crate::syscalls;
+use crate::wire::{self, Report};
+
+/// Runs a command that no namespace ends, after it did what `before` says; `after` it and all its descendants are dead
+/// comes what is left to do, and then the report.
+pub(super) fn run(
+    job: Job<'_>,
+    situation: Situation,
+    before: impl FnOnce() -> Result<(), Failure>,
+    after: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let socket = job.socket;
+    let signals = supervised_signals();
+    signals.thread_block().or_fail(Stage::Prepare, || "sigprocmask(SIG_BLOCK)".to_owned())?;
+    adopt()?;
+    let ended = init::start(job, situation, before);
+    end().or_fail(Stage::Wait, || "waitpid(-1)".to_owned())?;
+    let exit = ended?;
+    after()?;
+    if let Some(exit) = exit {
+        // When the caller is gone there is nobody left to tell.
+        let _ = wire::send(socket.as_fd(), &Report::Exited(exit), &[]);
+    }
+    Ok(())
+}
 
 /// Makes this process the parent of all orphans among its descendants.
-pub(super) fn adopt() -> Result<(), Failure> {
+fn adopt() -> Result<(), Failure> {
     prctl::set_child_subreaper(true).or_fail(Stage::Prepare, || "prctl(PR_SET_CHILD_SUBREAPER)".to_owned())
 }
 
 /// Ends all descendants, however fast they make new ones, and waits for them.
-pub(super) fn end() -> nix::Result<()> {
+fn end() -> nix::Result<()> {
     loop {
         for child in children() {
             // One that can start no more processes cannot run away from its signal.

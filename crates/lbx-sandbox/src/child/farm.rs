@@ -17,7 +17,7 @@ use super::mounts::{PLACE, fd_path};
 use crate::error::{Failure, OrFail, Stage};
 
 /// Deeper than any image; what is deeper was made to hurt.
-const DEEPEST: usize = 200;
+pub(super) const DEEPEST: usize = 200;
 
 /// Whether an entry is left to somebody else.
 pub(super) type Skip<'a> = &'a dyn Fn(&str) -> bool;
@@ -155,12 +155,63 @@ pub(super) fn give(directory: &OwnedFd, uid: u32, gid: u32, stage: Stage) -> Res
         .or_fail(stage, || format!("fchownat({uid}, {gid})"))
 }
 
+/// Gives a place, and all below it that one user has, to another user.
+pub(super) fn give_all(place: &OwnedFd, from: Uid, to: (Uid, Gid), stage: Stage) -> Result<(), Failure> {
+    let stat = fstat(place).or_fail(stage, || "fstat(output)".to_owned())?;
+    give_below(place, &stat, from, to, stage, 0)
+}
+
+fn give_below(
+    place: &OwnedFd,
+    stat: &FileStat,
+    from: Uid,
+    to: (Uid, Gid),
+    stage: Stage,
+    depth: usize,
+) -> Result<(), Failure> {
+    if depth > DEEPEST {
+        return Err(Failure::new(stage, "fchownat(output)", Errno::ENAMETOOLONG));
+    }
+    if stat.st_uid == from.as_raw() {
+        change_owner(place, to.0, to.1).or_fail(stage, || format!("fchownat({}, {})", to.0, to.1))?;
+    }
+    if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        each(place, stage, &mut |_, inner, stat| give_below(&inner, stat, from, to, stage, depth + 1))?;
+    }
+    Ok(())
+}
+
+/// Whether everybody may read a file, or enter and list a directory, by its mode.
+pub(super) fn is_readable(stat: &FileStat) -> bool {
+    match stat.st_mode & libc::S_IFMT {
+        libc::S_IFDIR => stat.st_mode & 0o005 == 0o005,
+        libc::S_IFREG => {
+            // What its owner may execute, the command may.
+            let executable = stat.st_mode & 0o100 == 0 || stat.st_mode & 0o001 != 0;
+            stat.st_mode & 0o004 != 0 && executable
+        }
+        _ => true,
+    }
+}
+
+/// Whether everybody may read all that there is from a place down.
+pub(super) fn all_readable(place: &OwnedFd, stat: &FileStat, stage: Stage) -> Result<bool, Failure> {
+    let mut all = is_readable(stat);
+    if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        each(place, stage, &mut |_, inner, stat| {
+            all = all && all_readable(&inner, stat, stage)?;
+            Ok(())
+        })?;
+    }
+    Ok(all)
+}
+
 fn change_owner(place: &OwnedFd, uid: Uid, gid: Gid) -> nix::Result<()> {
     fchownat(place, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)
 }
 
 /// Shows each entry of a directory with its place, which is opened without following anything.
-fn each(
+pub(super) fn each(
     directory: &OwnedFd,
     stage: Stage,
     show: &mut dyn FnMut(&CStr, OwnedFd, &FileStat) -> Result<(), Failure>,

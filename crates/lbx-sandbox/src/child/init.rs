@@ -13,9 +13,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeVal;
 use nix::unistd::{Pid, sethostname};
 
-use super::payload::Purpose;
+use super::payload::Situation;
 use super::{
-    CALLER_GONE, devices, mounts, payload, readable, report_failure, root, send_report, signal_of,
+    CALLER_GONE, Job, devices, mounts, payload, readable, report_failure, root, send_report, signal_of,
     supervised_signals,
 };
 use crate::error::{Failure, OrFail, Stage};
@@ -25,8 +25,9 @@ use crate::syscalls;
 use crate::wire::{self, Command, Report};
 
 /// Runs the command. The exit of this process kills all others of the namespace.
-pub(super) fn main(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> i32 {
-    match run(socket, spec, stdin, purpose) {
+pub(super) fn main(job: Job<'_>, situation: Situation) -> i32 {
+    let socket = job.socket;
+    match run(job, situation) {
         Ok(Some(exit)) => {
             // When the caller is gone there is nobody left to tell.
             let _ = wire::send(socket.as_fd(), &Report::Exited(exit), &[]);
@@ -37,7 +38,8 @@ pub(super) fn main(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpo
     }
 }
 
-fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> Result<Option<Exit>, Failure> {
+fn run(job: Job<'_>, situation: Situation) -> Result<Option<Exit>, Failure> {
+    let spec = job.spec;
     // Its parent, not this process, watches the caller while the root is assembled; if the parent is
     // killed, the kernel kills this one.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
@@ -52,10 +54,24 @@ fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> Resul
     if spec.network == Network::None {
         syscalls::loopback_up().or_fail(Stage::Network, || "ioctl(SIOCSIFFLAGS, \"lo\")".to_owned())?;
     }
-    assemble(spec)?;
+    assemble(spec, &situation)?;
+    start(job, situation, || Ok(()))
+}
+
+/// Starts the command, which first does what `before` says, and waits until it ends, or until it is told to die
+/// (`None`).
+pub(super) fn start(
+    job: Job<'_>,
+    situation: Situation,
+    before: impl FnOnce() -> Result<(), Failure>,
+) -> Result<Option<Exit>, Failure> {
+    let Job { socket, spec, stdin, purpose } = job;
     match syscalls::fork().or_fail(Stage::Exec, || "fork()".to_owned())? {
         None => {
-            let report = payload::become_command(spec, &stdin, None, purpose);
+            let report = match before() {
+                Ok(()) => payload::become_command(spec, &stdin, situation, purpose),
+                Err(failure) => Report::Failed(failure),
+            };
             syscalls::exit_now(send_report(socket, &report));
         }
         Some(command) => {
@@ -66,13 +82,13 @@ fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> Resul
 }
 
 /// Builds everything the command sees, and leaves the host's file systems.
-fn assemble(spec: &Spec) -> Result<(), Failure> {
+fn assemble(spec: &Spec, situation: &Situation) -> Result<(), Failure> {
     mounts::make_private()?;
     let sources = root::Sources::open(spec)?;
-    let root = root::build(spec, &sources)?;
+    let root = root::build(spec, &sources, situation.user)?;
     mounts::proc(&root)?;
     devices::populate(&root)?;
-    root::fill(spec, &root, &sources)?;
+    root::fill(spec, &root, &sources, situation.user)?;
     root::enter(&root)
 }
 

@@ -1,5 +1,5 @@
-//! The re-executed process outside the namespaces it makes: receives the request, makes the namespaces,
-//! starts PID 1 and waits for it. Assembling the root is left to `root`, running the command to `init`.
+//! The re-executed process: receives the request and has a backend carry it out. How is left to the backends, which
+//! are one file and one row of a table each.
 
 mod calls;
 mod chroot;
@@ -9,9 +9,11 @@ mod family;
 mod farm;
 mod init;
 mod mounts;
+mod namespaces;
 mod payload;
 mod probe;
 mod root;
+mod root_namespaces;
 mod selftest;
 
 use std::ffi::OsStr;
@@ -21,18 +23,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, getegid, geteuid};
+use nix::unistd::Pid;
 
 use self::payload::Purpose;
 use crate::backend::Backend;
 use crate::error::{Failure, OrFail, Stage};
-use crate::spec::{Network, Spec};
+use crate::spec::Spec;
 use crate::syscalls;
 use crate::wire::{self, Report, Request};
 
@@ -69,11 +70,52 @@ fn main() -> i32 {
     prepare();
     match request {
         Request::Probe(probe) => probe::run(&socket, &probe),
-        Request::Run { spec, .. } => run(&socket, &spec, stdin, Purpose::Command),
+        Request::Run { spec, .. } => {
+            run(Job { socket: &socket, spec: &spec, stdin, purpose: Purpose::Command })
+        }
         Request::Test { spec, outside, .. } => {
-            run(&socket, &spec, stdin, Purpose::Test(Pid::from_raw(outside)))
+            let purpose = Purpose::Test(Pid::from_raw(outside));
+            run(Job { socket: &socket, spec: &spec, stdin, purpose })
         }
     }
+}
+
+/// A command to run, or a self-test in the place of one.
+struct Job<'a> {
+    /// Where reports go and commands come from.
+    socket: &'a OwnedFd,
+    spec: &'a Spec,
+    stdin: OwnedFd,
+    purpose: Purpose,
+}
+
+/// A way to isolate commands.
+trait Isolate {
+    /// Which one it is.
+    fn backend(&self) -> Backend;
+
+    /// Looks for what it needs before anything is made; a self-test finds out the rest. Whoever has nothing to look
+    /// for is tried at once.
+    fn probe(&self, spec: &Spec) -> Result<(), Failure>;
+
+    /// Isolates the command, runs it, and reports how it ended; returns when nothing of it is left.
+    fn run(&self, job: Job<'_>) -> Result<(), Failure>;
+}
+
+/// What does the work of each row of [`Backend::all`].
+const ISOLATORS: [&dyn Isolate; 3] =
+    [&namespaces::Namespaces, &root_namespaces::RootNamespaces, &chroot::Chroot];
+
+fn run(job: Job<'_>) -> i32 {
+    let Job { socket, spec, .. } = job;
+    let isolator = ISOLATORS.iter().find(|isolator| isolator.backend() == spec.backend);
+    let missing =
+        || Failure::new(Stage::Prepare, format!("find the backend {}", spec.backend), Errno::ENOSYS);
+    let done = isolator.ok_or_else(missing).and_then(|isolator| {
+        isolator.probe(spec)?;
+        isolator.run(job)
+    });
+    done.map_or_else(|failure| report_failure(socket, failure), |()| 0)
 }
 
 fn report_failure(socket: &OwnedFd, failure: Failure) -> i32 {
@@ -109,64 +151,9 @@ fn prepare() {
     let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
 }
 
-fn run(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> i32 {
-    let result = match spec.backend {
-        Backend::Namespaces => run_in_namespaces(socket, spec, stdin, purpose),
-        Backend::Chroot => chroot::run(socket, spec, stdin, purpose),
-    };
-    result.map_or_else(|failure| report_failure(socket, failure), |()| 0)
-}
-
-fn run_in_namespaces(socket: &OwnedFd, spec: &Spec, stdin: OwnedFd, purpose: Purpose) -> Result<(), Failure> {
-    let mut flags = CloneFlags::CLONE_NEWUSER
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS;
-    flags.set(CloneFlags::CLONE_NEWNET, spec.network == Network::None);
-    enter_namespaces(flags, spec.uid, spec.gid)?;
-    // Blocked before the fork, so that no signal is lost between it and the loops.
-    let signals = supervised_signals();
-    signals.thread_block().or_fail(Stage::Prepare, || "sigprocmask(SIG_BLOCK)".to_owned())?;
-    match syscalls::fork().or_fail(Stage::Namespaces, || "fork()".to_owned())? {
-        None => syscalls::exit_now(init::main(socket, spec, stdin, purpose)),
-        Some(init) => {
-            drop(stdin);
-            supervise(socket, init, &signals).or_fail(Stage::Wait, || format!("waitpid({init})"))
-        }
-    }
-}
-
 /// What PID 1 and its parent wait for.
 fn supervised_signals() -> SigSet {
     [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
-}
-
-/// Enters new namespaces; the next child is PID 1 of the new process id namespace.
-///
-/// `unshare` in place of `clone3`: this process is single-threaded and needs nothing that only the newer
-/// call has, and it can write its own maps, which saves a round trip to its parent.
-fn enter_namespaces(flags: CloneFlags, uid: u32, gid: u32) -> Result<(), Failure> {
-    let (outer_uid, outer_gid) = (geteuid(), getegid());
-    unshare(flags).or_fail(Stage::Namespaces, || format!("unshare({})", flag_names(flags)))?;
-    // The order is the kernel's: without "deny" an unprivileged process may not write the group map.
-    write_proc("/proc/self/setgroups", "deny")?;
-    write_proc("/proc/self/gid_map", &format!("{gid} {outer_gid} 1"))?;
-    write_proc("/proc/self/uid_map", &format!("{uid} {outer_uid} 1"))
-}
-
-fn write_proc(path: &str, line: &str) -> Result<(), Failure> {
-    use std::io::Write;
-    let call = || format!("write({path:?}, {line:?})");
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .open(path)
-        .or_fail(Stage::IdMap, || format!("open({path:?})"))?;
-    file.write_all(line.as_bytes()).or_fail(Stage::IdMap, call)
-}
-
-fn flag_names(flags: CloneFlags) -> String {
-    flags.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join("|")
 }
 
 /// Waits for PID 1, forwards signals to it, and kills it when the caller is gone.

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
-use caps::CapSet;
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
@@ -32,17 +32,24 @@ pub(super) enum Purpose {
     Test(Pid),
 }
 
+/// Where a command is to run: what the namespaces around it leave to be done.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Situation {
+    /// The user and the group to become, where no user namespace shows the caller's own as another one.
+    pub(super) user: Option<(u32, u32)>,
+    /// Whether everything ends with the first process of a process id namespace.
+    pub(super) own_processes: bool,
+}
+
+impl Situation {
+    /// In namespaces of a user.
+    pub(super) const NAMESPACES: Self = Self { user: None, own_processes: true };
+}
+
 /// Becomes the command; returns only when that failed. A self-test returns in any case.
-///
-/// Without a user namespace, `user` is the user and the group to become.
-pub(super) fn become_command(
-    spec: &Spec,
-    stdin: &OwnedFd,
-    user: Option<(u32, u32)>,
-    purpose: Purpose,
-) -> Report {
+pub(super) fn become_command(spec: &Spec, stdin: &OwnedFd, situation: Situation, purpose: Purpose) -> Report {
     let end = || {
-        give_up_privileges(stdin, user)?;
+        give_up_privileges(stdin, situation)?;
         enter_working_directory(spec)?;
         // A kernel without it, or without a part of it, is one where less is claimed.
         let enforced = domain::enter(spec);
@@ -56,26 +63,27 @@ pub(super) fn become_command(
     end().map_or_else(Report::Failed, Report::Tested)
 }
 
-fn give_up_privileges(stdin: &OwnedFd, user: Option<(u32, u32)>) -> Result<(), Failure> {
+fn give_up_privileges(stdin: &OwnedFd, situation: Situation) -> Result<(), Failure> {
     let stage = Stage::Privileges;
     // A session of its own has no terminal whose input could be forged.
     setsid().or_fail(stage, || "setsid()".to_owned())?;
     dup2_stdin(stdin).or_fail(stage, || "dup2(stdin, 0)".to_owned())?;
     // Every descriptor above was opened to be closed on exec; this covers a mistake in that.
     syscalls::close_on_exec_from(3);
-    let locked = syscalls::lock_securebits().or_fail(stage, || "prctl(PR_SET_SECUREBITS)".to_owned());
-    let dropped = syscalls::drop_bounding_set().or_fail(stage, || "prctl(PR_CAPBSET_DROP)".to_owned());
-    if let Some((uid, gid)) = user {
-        // A container's root may lack the capability for the two above. Another user has none anyway, and gets none.
+    // Who lacks the capability for it, in a container or under another sandbox, can gain none either: exec gives none
+    // with `no_new_privs`, and the sets are emptied below.
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap_or(true) {
+        syscalls::lock_securebits().or_fail(stage, || "prctl(PR_SET_SECUREBITS)".to_owned())?;
+        syscalls::drop_bounding_set().or_fail(stage, || "prctl(PR_CAPBSET_DROP)".to_owned())?;
+    }
+    if let Some((uid, gid)) = situation.user {
         become_user(uid, gid)?;
-    } else {
-        locked.and(dropped)?;
     }
     for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
         caps::clear(None, set)
             .map_err(|_| Failure::new(stage, format!("clear {set:?} capabilities"), Errno::EPERM))?;
     }
-    if user.is_some() {
+    if !situation.own_processes {
         // Where no namespace ends them all at once, there must be an end to them.
         setrlimit(Resource::RLIMIT_NPROC, MOST_PROCESSES, MOST_PROCESSES)
             .or_fail(stage, || format!("setrlimit(RLIMIT_NPROC, {MOST_PROCESSES})"))?;

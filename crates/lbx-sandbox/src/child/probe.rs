@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
 
-use super::{enter_namespaces, mounts};
+use super::{mounts, namespaces};
 use crate::error::{Failure, OrFail, Stage};
 use crate::syscalls;
 use crate::wire::{self, Probe, Report, Setting};
@@ -50,7 +50,7 @@ fn attempt(probe: &Probe) -> Result<(), Failure> {
 }
 
 fn enter(flags: CloneFlags) -> Result<(), Failure> {
-    enter_namespaces(flags, 1000, 1000)
+    namespaces::enter(flags, 1000, 1000)
 }
 
 fn fresh(kind: &str, target: &str, options: Option<&str>) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 //! a memory file system that stands in for those directories that need one. In both, a place is a real
 //! directory or file of ours, whatever the image has at that name.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -15,6 +16,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root, symlinkat, write};
 
+use super::farm;
 use super::mounts::{self, Kind, PLACE, fd_path};
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::{Access, Bind, File, Root, Spec, Tmpfs, is_below};
@@ -52,21 +54,31 @@ fn open_bind(bind: &Bind) -> Result<(OwnedFd, Kind), Failure> {
     Ok((source, kind))
 }
 
+/// A user and a group.
+type User = (u32, u32);
+
 /// What must exist in the root before anything is mounted in it.
 enum Node<'a> {
     /// A directory of the image with additions, or a mount point when there are none.
-    Directory(BTreeMap<&'a str, Node<'a>>),
+    Directory(Nodes<'a>),
+    /// A directory of the image that its owner alone may enter, with additions, for everybody.
+    Opened(Nodes<'a>),
+    /// A file of the image that its owner alone may read, for everybody.
+    Copy(OwnedFd),
     /// A file of this run.
     File(&'a File),
     /// An empty file to bind another one on.
     Place,
 }
 
-type Nodes<'a> = BTreeMap<&'a str, Node<'a>>;
+type Nodes<'a> = BTreeMap<Cow<'a, str>, Node<'a>>;
 
 /// The additions of a specification. What lies below another mount is made there, when it is mounted.
-fn additions<'a>(spec: &'a Spec, sources: &Sources) -> Result<Nodes<'a>, Failure> {
-    let mut nodes = Nodes::new();
+fn additions<'a>(spec: &'a Spec, sources: &Sources, user: Option<User>) -> Result<Nodes<'a>, Failure> {
+    let mut nodes = match &spec.root {
+        Root::Tree(_) if user.is_some() => closed(&sources.roots[0], 0)?,
+        _ => Nodes::new(),
+    };
     for target in ["/proc", "/dev", "/sys"] {
         add(&mut nodes, target, Node::Directory(Nodes::new()))?;
     }
@@ -74,9 +86,12 @@ fn additions<'a>(spec: &'a Spec, sources: &Sources) -> Result<Nodes<'a>, Failure
     for tmpfs in spec.tmpfs.iter().filter(|t| on_root(&t.target)) {
         add(&mut nodes, &tmpfs.target, Node::Directory(Nodes::new()))?;
     }
-    for (bind, (_, kind)) in spec.binds.iter().zip(&sources.binds).filter(|(b, _)| on_root(&b.target)) {
+    for (bind, (source, kind)) in spec.binds.iter().zip(&sources.binds).filter(|(b, _)| on_root(&b.target)) {
         let node = match kind {
             Kind::Directory => Node::Directory(Nodes::new()),
+            Kind::File if user.is_some() && is_closed(bind, source)? => {
+                Node::Copy(source.try_clone().or_fail(Stage::Binds, || format!("dup({:?})", bind.source))?)
+            }
             Kind::File => Node::Place,
         };
         add(&mut nodes, &bind.target, node)?;
@@ -91,15 +106,41 @@ fn add<'a>(nodes: &mut Nodes<'a>, target: &'a str, node: Node<'a>) -> Result<(),
     let mut here = nodes;
     let (directories, name) = target.rsplit_once('/').unwrap_or(("", target));
     for directory in directories.split('/').filter(|d| !d.is_empty()) {
-        match here.entry(directory).or_insert_with(|| Node::Directory(Nodes::new())) {
-            Node::Directory(below) => here = below,
-            Node::File(_) | Node::Place => {
+        match here.entry(directory.into()).or_insert_with(|| Node::Directory(Nodes::new())) {
+            Node::Directory(below) | Node::Opened(below) => here = below,
+            Node::File(_) | Node::Place | Node::Copy(_) => {
                 return Err(Failure::new(Stage::Files, format!("mkdirat({target:?})"), Errno::ENOTDIR));
             }
         }
     }
-    here.insert(name, node);
+    here.insert(name.into(), node);
     Ok(())
+}
+
+/// What a tree has for its owner alone, which a command that is another user is to see all the same.
+fn closed(tree: &OwnedFd, depth: usize) -> Result<Nodes<'static>, Failure> {
+    let stage = Stage::Root;
+    let mut nodes = Nodes::new();
+    if depth > farm::DEEPEST {
+        return Err(Failure::new(stage, "openat(tree)", Errno::ENAMETOOLONG));
+    }
+    farm::each(tree, stage, &mut |name, place, stat| {
+        // A name that is not UTF-8 stays as closed as it is.
+        let Ok(name) = name.to_str() else { return Ok(()) };
+        let readable = farm::is_readable(stat);
+        let node = match stat.st_mode & nix::libc::S_IFMT {
+            nix::libc::S_IFDIR => match closed(&place, depth + 1)? {
+                below if !readable => Some(Node::Opened(below)),
+                below => (!below.is_empty()).then_some(Node::Directory(below)),
+            },
+            _ => (!readable).then_some(Node::Copy(place)),
+        };
+        if let Some(node) = node {
+            nodes.insert(name.to_owned().into(), node);
+        }
+        Ok(())
+    })?;
+    Ok(nodes)
 }
 
 /// What is mounted closest above a target; the target is made in it.
@@ -115,8 +156,10 @@ fn enclosing(spec: &Spec, target: &str) -> Option<Enclosing> {
 }
 
 /// Assembles the root, read-only; the result is its top directory.
-pub(super) fn build(spec: &Spec, sources: &Sources) -> Result<OwnedFd, Failure> {
-    let additions = additions(spec, sources)?;
+///
+/// With a `user`, the command is that one and not the owner of what it sees.
+pub(super) fn build(spec: &Spec, sources: &Sources, user: Option<User>) -> Result<OwnedFd, Failure> {
+    let additions = additions(spec, sources, user)?;
     let staging = stage_directory(spec, sources)?;
     match &spec.root {
         Root::Layers(_) => stack(&staging, &sources.roots, &additions),
@@ -180,9 +223,10 @@ fn stack(staging: &OwnedFd, layers: &[OwnedFd], additions: &Nodes<'_>) -> Result
 fn write_additions(at: &OwnedFd, additions: &Nodes<'_>) -> Result<(), Failure> {
     for (name, node) in additions {
         match node {
-            Node::Directory(below) => write_additions(&directory(at, name)?, below)?,
+            Node::Directory(below) | Node::Opened(below) => write_additions(&directory(at, name)?, below)?,
             Node::File(file) => write_file(at, name, file)?,
             Node::Place => make_place(at, name)?,
+            Node::Copy(source) => farm::copy(source, at, name.as_ref(), Stage::Root)?,
         }
     }
     Ok(())
@@ -225,16 +269,18 @@ fn mirror(tree: Option<&OwnedFd>, at: &OwnedFd, additions: &Nodes<'_>) -> Result
     }
     for (name, node) in additions {
         match node {
-            Node::Directory(below) => {
+            Node::Directory(below) | Node::Opened(below) => {
                 // A symlink or a file of the image at this name is as good as nothing.
                 let flags = PLACE | OFlag::O_DIRECTORY;
-                let counterpart = tree.and_then(|t| openat(t, *name, flags, Mode::empty()).ok());
+                let counterpart = tree.and_then(|t| openat(t, name.as_ref(), flags, Mode::empty()).ok());
                 // An empty directory of ours is a mount point: what the image has there stays hidden.
-                let counterpart = counterpart.filter(|_| !below.is_empty());
+                let mount_point = matches!(node, Node::Directory(below) if below.is_empty());
+                let counterpart = counterpart.filter(|_| !mount_point);
                 mirror(counterpart.as_ref(), &directory(at, name)?, below)?;
             }
             Node::File(file) => write_file(at, name, file)?,
             Node::Place => make_place(at, name)?,
+            Node::Copy(source) => farm::copy(source, at, name.as_ref(), Stage::Root)?,
         }
     }
     Ok(())
@@ -298,7 +344,12 @@ impl Filling<'_> {
 }
 
 /// Mounts what the specification asks for, and writes the files that lie in those mounts.
-pub(super) fn fill(spec: &Spec, root: &OwnedFd, sources: &Sources) -> Result<(), Failure> {
+pub(super) fn fill(
+    spec: &Spec,
+    root: &OwnedFd,
+    sources: &Sources,
+    user: Option<User>,
+) -> Result<(), Failure> {
     let binds =
         spec.binds.iter().zip(&sources.binds).map(|(b, (source, kind))| Filling::Bind(b, source, *kind));
     let mut fillings: Vec<_> = spec.tmpfs.iter().map(Filling::Tmpfs).chain(binds).collect();
@@ -306,7 +357,10 @@ pub(super) fn fill(spec: &Spec, root: &OwnedFd, sources: &Sources) -> Result<(),
     for filling in fillings {
         let create = matches!(enclosing(spec, filling.target()), Some(Enclosing::Tmpfs));
         match filling {
-            Filling::Tmpfs(tmpfs) => mount_tmpfs(root, tmpfs, create)?,
+            Filling::Tmpfs(tmpfs) => mount_tmpfs(root, tmpfs, create, user)?,
+            Filling::Bind(bind, source, kind) if user.is_some() && is_closed(bind, source)? => {
+                copy_bind(root, bind, source, kind, create)?;
+            }
             Filling::Bind(bind, source, kind) => mount_bind(root, bind, source, kind, create)?,
         }
     }
@@ -318,13 +372,40 @@ pub(super) fn fill(spec: &Spec, root: &OwnedFd, sources: &Sources) -> Result<(),
     Ok(())
 }
 
-fn mount_tmpfs(root: &OwnedFd, tmpfs: &Tmpfs, create: bool) -> Result<(), Failure> {
+fn mount_tmpfs(root: &OwnedFd, tmpfs: &Tmpfs, create: bool, user: Option<User>) -> Result<(), Failure> {
     let stage = Stage::Tmpfs;
     let spot = mounts::spot(root.as_fd(), &tmpfs.target, Kind::Directory, create, stage)?;
     let size = tmpfs.size.map(|s| format!(",size={s}")).unwrap_or_default();
-    let options = format!("mode={:o}{size}", tmpfs.mode);
+    let owner = user.map(|(uid, gid)| format!(",uid={uid},gid={gid}")).unwrap_or_default();
+    let options = format!("mode={:o}{size}{owner}", tmpfs.mode);
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mounts::fresh("tmpfs", &spot.place, &tmpfs.target, flags, Some(&options), stage)
+}
+
+/// Whether something that may be read is for its owner alone.
+fn is_closed(bind: &Bind, source: &OwnedFd) -> Result<bool, Failure> {
+    let stat = fstat(source).or_fail(Stage::Binds, || format!("fstat({:?})", bind.source))?;
+    Ok(bind.access == Access::ReadOnly && !farm::all_readable(source, &stat, Stage::Binds)?)
+}
+
+/// Shows a copy, in memory, in place of what is for its owner alone. A file has been copied with the root, unless it
+/// lies in a memory file system.
+fn copy_bind(root: &OwnedFd, bind: &Bind, source: &OwnedFd, kind: Kind, create: bool) -> Result<(), Failure> {
+    let stage = Stage::Binds;
+    if kind == Kind::File {
+        let (directory, name) = bind.target.rsplit_once('/').unwrap_or(("", &bind.target));
+        if create {
+            let at = mounts::spot(root.as_fd(), directory, Kind::Directory, true, stage)?;
+            farm::copy(source, &at.place, name, stage)?;
+        }
+        return Ok(());
+    }
+    let spot = mounts::spot(root.as_fd(), &bind.target, kind, create, stage)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mounts::fresh("tmpfs", &spot.place, &bind.target, flags, Some("mode=0755"), stage)?;
+    let mounted = spot.mounted(stage)?;
+    farm::grow(source, &mounted, stage, &|_| false)?;
+    mounts::restrict(&mounted, true, stage)
 }
 
 fn mount_bind(

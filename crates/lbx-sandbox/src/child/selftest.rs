@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, chroot, getppid};
 
 use super::domain::Enforced;
-use crate::backend::{Backend, Claims};
+use crate::backend::Claims;
 use crate::error::{Failure, NO_ERROR, Stage};
 use crate::spec::Spec;
 
@@ -20,7 +20,8 @@ pub(super) fn run(spec: &Spec, enforced: Enforced, outside: Pid) -> Result<Claim
     let mut claims = spec.backend.claims();
     // A container that masks its /proc allows no new one, and its own shows its processes.
     claims.processes_hidden &= !foreign_proc();
-    if spec.backend != Backend::Namespaces {
+    let own_processes = spec.backend.claims().nothing_survives;
+    if !own_processes {
         // Another process may have the same user id.
         claims.processes_untouchable &= enforced.scope;
     }
@@ -37,7 +38,7 @@ pub(super) fn run(spec: &Spec, enforced: Enforced, outside: Pid) -> Result<Claim
     }
     denied(&format!("kill({outside}, 0)"), kill(outside, None))?;
     // The first process of a namespace ignores what comes from it, so that it may be reached by those of its user.
-    if enforced.scope || spec.backend != Backend::Namespaces {
+    if enforced.scope || !own_processes {
         denied(&format!("kill({}, 0)", getppid()), kill(getppid(), None))?;
     }
     no_capabilities()?;

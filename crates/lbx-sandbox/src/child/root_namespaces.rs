@@ -1,0 +1,62 @@
+//! The backend of a root user who may mount, where user namespaces are denied: the namespaces of `namespaces` without
+//! one of users, in which the command becomes another user.
+//!
+//! What the image and the inputs have for their owner alone is shown to the command in copies, because it is no longer
+//! the owner; what it writes to is its own for as long as it runs, and the caller's again afterwards.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::open;
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid, getegid, geteuid};
+
+use super::mounts::PLACE;
+use super::payload::Situation;
+use super::{Isolate, Job, farm, namespaces};
+use crate::backend::Backend;
+use crate::error::{Failure, OrFail, Stage};
+use crate::spec::{Access, Bind, Spec};
+
+/// See the module.
+pub(super) struct RootNamespaces;
+
+impl Isolate for RootNamespaces {
+    fn backend(&self) -> Backend {
+        Backend::RootNamespaces
+    }
+
+    fn probe(&self, _: &Spec) -> Result<(), Failure> {
+        let user = geteuid();
+        if user.is_root() {
+            Ok(())
+        } else {
+            let call = format!("make namespaces as the user {user}, without one of users");
+            Err(Failure::new(Stage::Prepare, call, Errno::EPERM))
+        }
+    }
+
+    fn run(&self, job: Job<'_>) -> Result<(), Failure> {
+        let spec = job.spec;
+        namespaces::make(namespaces::flags(spec))?;
+        // Opened now: the first process takes the whole mount namespace, this process's paths included, elsewhere.
+        let outputs = outputs(spec)?;
+        let command = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
+        let caller = (geteuid(), getegid());
+        outputs.iter().try_for_each(|place| farm::give_all(place, caller.0, command, Stage::Binds))?;
+        let situation = Situation { user: Some((spec.uid, spec.gid)), own_processes: true };
+        let ended = namespaces::start(job, situation);
+        outputs.iter().try_for_each(|place| farm::give_all(place, command.0, caller, Stage::Binds))?;
+        ended
+    }
+}
+
+/// The writable places.
+fn outputs(spec: &Spec) -> Result<Vec<OwnedFd>, Failure> {
+    let writable = spec.binds.iter().filter(|bind| bind.access == Access::ReadWrite);
+    let open = |bind: &Bind| {
+        let call = || format!("open({:?}, O_PATH|O_NOFOLLOW)", bind.source);
+        open(&bind.source, PLACE, Mode::empty()).or_fail(Stage::Binds, call)
+    };
+    writable.map(open).collect()
+}

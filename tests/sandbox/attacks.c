@@ -110,8 +110,9 @@ static int paste_on_the_console(void) { return outcome(syscall(SYS_ioctl, 0, 0x5
 
 // A name of this process's own: others may have left theirs.
 static const char *temporary(void) {
-    static char name[64];
-    snprintf(name, sizeof name, "/tmp/attack-%d", getpid());
+    static char name[4096];
+    const char *folder = getenv("TMPDIR");
+    snprintf(name, sizeof name, "%s/attack-%d", folder ? folder : "/tmp", getpid());
     return name;
 }
 
@@ -173,20 +174,21 @@ static int leave_processes(void) {
     return 0;
 }
 
-// Fills the folder /out with what a collector must not trust.
-static int leave_traps(void) {
-    int file = open("/out/file", O_CREAT | O_WRONLY, 0666);
+// Fills a folder with what a collector must not trust.
+static int leave_traps(const char *folder) {
+    if (chdir(folder) < 0) return refused();
+    int file = open("file", O_CREAT | O_WRONLY, 0666);
     write(file, "made\n", 5);
-    symlink("/etc/passwd", "/out/link");
-    mkfifo("/out/fifo", 0666);
-    mkdir("/out/folder", 0777);
-    mkfifo("/out/folder/fifo", 0666);
-    mkdir("/out/folder/closed", 0777);
-    close(open("/out/folder/closed/inside", O_CREAT | O_WRONLY, 0600));
-    chmod("/out/folder/closed", 0);
-    link("/bin/busybox", "/out/hard");
+    symlink("/etc/passwd", "link");
+    mkfifo("fifo", 0666);
+    mkdir("folder", 0777);
+    mkfifo("folder/fifo", 0666);
+    mkdir("folder/closed", 0777);
+    close(open("folder/closed/inside", O_CREAT | O_WRONLY, 0600));
+    chmod("folder/closed", 0);
+    link("/bin/busybox", "hard");
     int here = socket(AF_UNIX, SOCK_STREAM, 0);
-    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "/out/socket"};
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "socket"};
     bind(here, (void *)&address, sizeof address);
     return 0;
 }
@@ -260,7 +262,6 @@ static const struct attack attacks[] = {
     ATTACK(unix_socket),
     ATTACK(socket_with_high_bits),
     ATTACK(leave_processes),
-    ATTACK(leave_traps),
     ATTACK(io_uring),
     ATTACK(fault_handler),
     ATTACK(performance_events),
@@ -276,6 +277,7 @@ int main(int count, char **arguments) {
     setvbuf(stdout, NULL, _IONBF, 0);
     if (count == 3 && strcmp(arguments[1], "abstract_socket") == 0) return abstract_socket(arguments[2]);
     if (count == 3 && strcmp(arguments[1], "signal_process") == 0) return signal_process(arguments[2]);
+    if (count == 3 && strcmp(arguments[1], "leave_traps") == 0) return leave_traps(arguments[2]);
     for (size_t i = 0; count == 2 && i < sizeof attacks / sizeof *attacks; i++)
         if (strcmp(attacks[i].name, arguments[1]) == 0) return attacks[i].run();
     return 2;

@@ -29,7 +29,7 @@ fn the_strongest_backend_is_chosen_unless_another_one_is_wanted() {
 #[test]
 fn where_namespaces_are_denied_root_builds_in_a_root_of_its_own_and_others_are_told_both_reasons() {
     let Some(root) = everywhere().pop() else { return };
-    let chosen = without(&[(libc::SYS_unshare, libc::EPERM)], move || {
+    let chosen = without(&[(libc::SYS_unshare, libc::EPERM), (libc::SYS_mount, libc::EPERM)], move || {
         launcher().choose(None, Level::Partial, root.dir.path())
     });
     if nix::unistd::geteuid().is_root() {
@@ -44,6 +44,24 @@ fn where_namespaces_are_denied_root_builds_in_a_root_of_its_own_and_others_are_t
         assert!(diagnosis.is_some_and(|diagnosis| !diagnosis.can_run()));
         assert!(others[0].starts_with("chroot: "), "{others:?}");
     }
+}
+
+#[test]
+fn where_only_the_systems_bubblewrap_may_make_namespaces_it_does() {
+    let Some(root) = everywhere().pop() else { return };
+    // It makes them with another call than this program does.
+    let chosen = without(&[(libc::SYS_unshare, libc::EPERM)], move || {
+        launcher().choose(None, Level::Full, root.dir.path())
+    });
+    assert_eq!(chosen.expect("a backend").backend, Backend::Bwrap);
+}
+
+#[test]
+fn a_program_that_is_not_in_the_path_is_named() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let launcher = launcher().with_path([scratch.path().to_owned(), "relative".into()]);
+    let error = launcher.test(Backend::Bwrap, scratch.path()).expect_err("no bubblewrap");
+    assert!(error.to_string().contains("find the program `bwrap` in PATH"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use lbx_sandbox::{Access, Bind, File};
 
-use crate::support::{Rootfs, roots, run};
+use crate::support::{Rootfs, namespaced, run};
 
 /// Replaces a directory of the image.
 fn replace(root: &Rootfs, name: &str, destination: &str) {
@@ -17,7 +17,7 @@ fn replace(root: &Rootfs, name: &str, destination: &str) {
 #[test]
 fn symlinks_at_our_mount_points_are_replaced() {
     for destination in ["/etc", "/", "../../../../etc", "/nonexistent", "proc", "/proc/self/root", "usr"] {
-        for root in roots() {
+        for root in namespaced() {
             for name in ["proc", "dev", "sys", "tmp", "run", "home"] {
                 replace(&root, name, destination);
             }
@@ -36,7 +36,7 @@ fn symlinks_at_our_mount_points_are_replaced() {
 
 #[test]
 fn a_symlink_at_etc_leads_nowhere() {
-    for root in roots() {
+    for root in namespaced() {
         let outside = root.layer(1);
         let destination = outside.to_str().expect("UTF-8").to_owned();
         replace(&root, "etc", &destination);
@@ -48,7 +48,7 @@ fn a_symlink_at_etc_leads_nowhere() {
 
 #[test]
 fn symlinks_at_generated_files_are_replaced() {
-    for root in roots() {
+    for root in namespaced() {
         let victim = root.layer(1).join("victim");
         fs_err::write(&victim, "untouched").expect("a file");
         let _ = fs_err::remove_file(root.base().join("etc/passwd"));
@@ -63,7 +63,7 @@ fn symlinks_at_generated_files_are_replaced() {
 
 #[test]
 fn files_where_directories_belong_are_replaced() {
-    for root in roots() {
+    for root in namespaced() {
         for name in ["proc", "dev", "tmp", "home"] {
             let _ = fs_err::remove_dir(root.base().join(name));
             fs_err::write(root.base().join(name), "a file").expect("a file");
@@ -75,7 +75,7 @@ fn files_where_directories_belong_are_replaced() {
 
 #[test]
 fn symlinks_at_bind_and_file_targets_are_replaced() {
-    for root in roots() {
+    for root in namespaced() {
         let (shared, outside) = (root.layer(1), root.layer(2));
         fs_err::write(shared.join("f"), "shared\n").expect("a file");
         symlink(&outside, root.base().join("lbx")).expect("a link");
@@ -90,7 +90,7 @@ fn symlinks_at_bind_and_file_targets_are_replaced() {
 
 #[test]
 fn devices_of_the_image_do_not_show() {
-    for root in roots() {
+    for root in namespaced() {
         fs_err::write(root.base().join("dev/sda"), "not a disk").expect("a file");
         let output = run(&root.shell("test ! -e /dev/sda"));
         assert_eq!(output.code(), 0, "{output:?}");

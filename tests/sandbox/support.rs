@@ -72,21 +72,34 @@ pub(crate) fn roots() -> Vec<Rootfs> {
     }
 }
 
-/// The backends that can run here besides the first: those of root need root, the others their program.
-pub(crate) fn others() -> impl Iterator<Item = Backend> {
+/// The roots of [`roots`], and one for each other backend that is wanted and can run here: those of root need root.
+fn with(wanted: &[Backend]) -> Vec<Rootfs> {
     let root = nix::unistd::geteuid().is_root();
     let of_root = |backend: &Backend| matches!(backend, Backend::RootNamespaces | Backend::Chroot);
-    [Backend::RootNamespaces, Backend::Chroot].into_iter().filter(move |backend| root || !of_root(backend))
-}
-
-/// The roots of [`roots`], and one for each backend that can run here besides.
-pub(crate) fn everywhere() -> Vec<Rootfs> {
     let mut roots = roots();
     if !roots.is_empty() {
         let busybox = roots[0].base().join("bin/busybox");
-        roots.extend(others().map(|backend| Rootfs { backend, ..Rootfs::new(Kind::Tree, &busybox) }));
+        let others = wanted.iter().filter(|backend| (root || !of_root(backend)) && !lacks_program(**backend));
+        roots.extend(others.map(|backend| Rootfs { backend: *backend, ..Rootfs::new(Kind::Tree, &busybox) }));
     }
     roots
+}
+
+/// Whether a backend is a program that is not installed, which is said aloud.
+fn lacks_program(backend: Backend) -> bool {
+    matches!(backend, Backend::Bwrap | Backend::Proot)
+        && !["/usr/bin", "/bin", "/usr/local/bin"].iter().any(|d| Path::new(d).join(backend.name()).exists())
+        && skip(&format!("there is no {backend}"))
+}
+
+/// The roots of every backend with namespaces.
+pub(crate) fn namespaced() -> Vec<Rootfs> {
+    with(&[Backend::RootNamespaces, Backend::Bwrap])
+}
+
+/// The roots of every backend.
+pub(crate) fn everywhere() -> Vec<Rootfs> {
+    with(&[Backend::RootNamespaces, Backend::Bwrap, Backend::Chroot, Backend::Proot, Backend::Loader])
 }
 
 impl Rootfs {

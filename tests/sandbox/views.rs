@@ -3,7 +3,7 @@
 use lbx_sandbox::{Access, Bind, Error, File, Root, Tmpfs};
 use std::os::unix::fs::symlink;
 
-use crate::support::{Kind, output, roots, run, try_run};
+use crate::support::{Kind, namespaced, output, run, try_run};
 
 fn file(target: &str, contents: &str) -> File {
     File { target: target.into(), contents: contents.into(), executable: false }
@@ -11,7 +11,7 @@ fn file(target: &str, contents: &str) -> File {
 
 #[test]
 fn dev_has_only_what_we_say() {
-    for root in roots() {
+    for root in namespaced() {
         let names = output(&root, "cd /dev && echo *");
         assert_eq!(names, "fd full null random shm stderr stdin stdout urandom zero\n");
         assert_eq!(output(&root, "stat -c '%t:%T' /dev/null /dev/urandom"), "1:3\n1:9\n");
@@ -22,7 +22,7 @@ fn dev_has_only_what_we_say() {
 
 #[test]
 fn generated_files_win_over_the_image() {
-    for root in roots() {
+    for root in namespaced() {
         let passwd = output(&root, "cat /etc/passwd");
         assert!(passwd.starts_with("lbx:x:1000:1000:") && !passwd.contains("root"), "{passwd}");
         assert!(output(&root, "cat /etc/hosts; hostname").ends_with("::1 localhost\nlbx\n"));
@@ -32,7 +32,7 @@ fn generated_files_win_over_the_image() {
 
 #[test]
 fn files_appear_in_the_root_and_in_writable_directories() {
-    for root in roots() {
+    for root in namespaced() {
         let mut spec = root.shell("cat /etc/passwd /opt/a/b /home/lbx/.config/c /etc/image && /opt/run");
         spec.files.push(file("/etc/passwd", "mine\n"));
         spec.files.push(file("/opt/a/b", "b\n"));
@@ -46,7 +46,7 @@ fn files_appear_in_the_root_and_in_writable_directories() {
 
 #[test]
 fn large_files_arrive_whole() {
-    for root in roots() {
+    for root in namespaced() {
         let mut spec = root.shell("wc -c < /opt/large; tail -c 4 /opt/large");
         spec.files.push(file("/opt/large", &format!("{}last", "x".repeat(3_000_000))));
         assert_eq!(run(&spec).stdout, "3000004\nlast");
@@ -55,7 +55,7 @@ fn large_files_arrive_whole() {
 
 #[test]
 fn binds_and_memory_nest_in_any_order() {
-    for root in roots() {
+    for root in namespaced() {
         let (outer, inner) = (root.layer(1), root.layer(2));
         fs_err::create_dir(outer.join("hole")).expect("a directory");
         fs_err::write(outer.join("o"), "o\n").expect("a file");
@@ -76,7 +76,7 @@ fn binds_and_memory_nest_in_any_order() {
 
 #[test]
 fn memory_has_the_size_that_was_asked_for() {
-    for root in roots() {
+    for root in namespaced() {
         let mut spec = root.shell("head -c 3000000 /dev/zero > /tmp/big; wc -c < /tmp/big");
         spec.tmpfs.iter_mut().find(|t| t.target == "/tmp").expect("tmp").size = Some(1 << 20);
         assert_eq!(run(&spec).stdout.trim(), "1048576");
@@ -85,7 +85,7 @@ fn memory_has_the_size_that_was_asked_for() {
 
 #[test]
 fn a_bind_of_something_missing_or_of_a_symlink_is_refused() {
-    for root in roots() {
+    for root in namespaced() {
         let link = root.layer(1).join("link");
         symlink("/etc", &link).expect("a link");
         for (source, errno) in [(link, "ELOOP"), ("/nonexistent/x".into(), "ENOENT")] {
@@ -100,7 +100,7 @@ fn a_bind_of_something_missing_or_of_a_symlink_is_refused() {
 
 #[test]
 fn nothing_is_made_in_a_bound_directory_of_the_host() {
-    for root in roots() {
+    for root in namespaced() {
         let shared = root.layer(1);
         let mut spec = root.shell("true");
         let source = shared.clone();
@@ -118,7 +118,7 @@ fn nothing_is_made_in_a_bound_directory_of_the_host() {
 #[test]
 fn upper_layers_hide_replace_and_remove() {
     use nix::sys::stat::{Mode, SFlag, mknod};
-    for root in roots().into_iter().filter(|r| r.kind == Kind::Layers) {
+    for root in namespaced().into_iter().filter(|r| r.kind == Kind::Layers) {
         let (one, two) = (root.layer(1), root.layer(2));
         fs_err::create_dir_all(one.join("opt")).expect("a directory");
         fs_err::write(one.join("opt/gone"), "1").expect("a file");
@@ -135,7 +135,7 @@ fn upper_layers_hide_replace_and_remove() {
 #[test]
 fn a_repeated_layer_counts_where_it_is_topmost() {
     use nix::sys::stat::{Mode, SFlag, mknod};
-    for root in roots().into_iter().filter(|r| r.kind == Kind::Layers) {
+    for root in namespaced().into_iter().filter(|r| r.kind == Kind::Layers) {
         let (one, two) = (root.layer(1), root.layer(2));
         for layer in [&one, &two] {
             fs_err::create_dir_all(layer.join("opt")).expect("a directory");
@@ -151,7 +151,7 @@ fn a_repeated_layer_counts_where_it_is_topmost() {
 
 #[test]
 fn hundreds_of_layers_with_long_names_are_stacked() {
-    for root in roots().into_iter().filter(|r| r.kind == Kind::Layers) {
+    for root in namespaced().into_iter().filter(|r| r.kind == Kind::Layers) {
         let deep = root.dir.path().join("x".repeat(200)).join("a,b:c\\d e").join("y".repeat(200));
         let mut layers = vec![root.base()];
         for number in 0..300 {
@@ -172,7 +172,7 @@ fn hundreds_of_layers_with_long_names_are_stacked() {
 
 #[test]
 fn nothing_is_left_in_the_root_on_the_host() {
-    for root in roots() {
+    for root in namespaced() {
         let list = || {
             let mut names = vec![];
             let mut queue = vec![root.dir.path().to_owned()];

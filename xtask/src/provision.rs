@@ -14,9 +14,11 @@ pub(crate) const DEMO: &[&str] = &["docker-registry"];
 
 /// What the tests use besides.
 pub(crate) const TEST: &[&str] = &[
+    "bubblewrap",
     "busybox-static",
     "libarchive-tools",
     "openssl",
+    "proot",
     "python3",
     "python3-venv",
     "strace",

@@ -35,6 +35,8 @@ struct Row {
     claims: Claims,
     /// Whether it takes a root of layers.
     stacks: bool,
+    /// Whether the command has a root directory of its own.
+    roots: bool,
 }
 
 /// What is promised of a backend. Each is a boolean that tests prove by attacks.
@@ -88,12 +90,18 @@ const SAME_PROCESSES: Claims = Claims { processes_hidden: false, nothing_survive
 
 /// All of them, strongest first.
 const TABLE: [Row; 6] = [
-    Row { backend: Backend::Namespaces, name: "namespaces", claims: ALL, stacks: true },
-    Row { backend: Backend::RootNamespaces, name: "root-namespaces", claims: ALL, stacks: false },
-    Row { backend: Backend::Bwrap, name: "bwrap", claims: ALL, stacks: false },
-    Row { backend: Backend::Chroot, name: "chroot", claims: SAME_PROCESSES, stacks: false },
-    Row { backend: Backend::Proot, name: "proot", claims: SAME_PROCESSES, stacks: false },
-    Row { backend: Backend::Loader, name: "loader", claims: SAME_PROCESSES, stacks: false },
+    Row { backend: Backend::Namespaces, name: "namespaces", claims: ALL, stacks: true, roots: true },
+    Row {
+        backend: Backend::RootNamespaces,
+        name: "root-namespaces",
+        claims: ALL,
+        stacks: false,
+        roots: true,
+    },
+    Row { backend: Backend::Bwrap, name: "bwrap", claims: ALL, stacks: false, roots: true },
+    Row { backend: Backend::Chroot, name: "chroot", claims: SAME_PROCESSES, stacks: false, roots: true },
+    Row { backend: Backend::Proot, name: "proot", claims: SAME_PROCESSES, stacks: false, roots: false },
+    Row { backend: Backend::Loader, name: "loader", claims: SAME_PROCESSES, stacks: false, roots: false },
 ];
 
 impl Backend {
@@ -120,6 +128,12 @@ impl Backend {
     /// Whether it takes a root of layers. The others take a tree.
     pub fn stacks_layers(self) -> bool {
         self.row().stacks
+    }
+
+    /// Whether the command has a root directory of its own. In the others, what the host's files are safe from is a
+    /// Landlock domain alone.
+    pub fn changes_root(self) -> bool {
+        self.row().roots
     }
 }
 

@@ -105,6 +105,8 @@ const ARGUMENTS: u32 = 16;
 const OWN_ARCHITECTURE: u32 = if cfg!(target_arch = "aarch64") { 0xC000_00B7 } else { 0xC000_003E };
 /// Set in the number of a call that comes in through the x32 ABI, which shares its architecture with x86-64.
 const X32: u32 = 0x4000_0000;
+/// From here on, numbers are of no table: tracers give one to a call that is not to be made.
+const NO_CALLS: u32 = 0x8000_0000;
 /// The most that the kernel takes.
 const LONGEST: usize = 4096;
 
@@ -125,7 +127,11 @@ impl Filter {
             load(NUMBER),
         ];
         if cfg!(target_arch = "x86_64") {
-            program.extend([jump_if(JUMP_GREATER_OR_EQUAL, X32, 0, 1), give(self.foreign)]);
+            program.extend([
+                jump_if(JUMP_GREATER_OR_EQUAL, X32, 0, 2),
+                jump_if(JUMP_GREATER_OR_EQUAL, NO_CALLS, 1, 0),
+                give(self.foreign),
+            ]);
         }
         if let Some((last, action)) = self.beyond {
             program.extend([jump_if(JUMP_GREATER, last, 0, 1), give(action)]);
@@ -354,9 +360,13 @@ mod tests {
         }
     }
 
+    fn is_x32(number: u32) -> bool {
+        cfg!(target_arch = "x86_64") && (X32..NO_CALLS).contains(&number)
+    }
+
     /// The same by the definition.
     fn decide(filter: &Filter, call: &Call) -> Action {
-        if call.architecture != OWN_ARCHITECTURE || (cfg!(target_arch = "x86_64") && call.number >= X32) {
+        if call.architecture != OWN_ARCHITECTURE || is_x32(call.number) {
             return filter.foreign;
         }
         if let Some((last, action)) = filter.beyond
@@ -429,7 +439,7 @@ mod tests {
         ) {
             let program = filter.compile().expect("short enough");
             for (number, arguments) in calls {
-                for number in [number, number | X32] {
+                for number in [number, number | X32, number | X32 | NO_CALLS, u32::MAX] {
                     let call = call(number, arguments);
                     prop_assert_eq!(run(&program, &call), give(decide(&filter, &call)).value, "{:?}", call);
                 }

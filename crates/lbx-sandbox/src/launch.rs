@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, Claims, Level};
 use crate::diagnose::{self, Diagnosis, Overlay};
-use crate::error::{Error, Failure, Stage};
+use crate::error::{Error, Failure, NO_ERROR, Stage};
 use crate::spec::{File, Network, Root, Spec};
 use crate::wire::{self, Probe, Report, Request, Setting};
 
@@ -26,7 +26,11 @@ const MAX_HOST_FILE: u64 = 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Launcher {
     program: PathBuf,
+    path: Vec<PathBuf>,
 }
+
+/// Where programs of the host are looked for when nobody says otherwise.
+const USUAL_PATH: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/bin"];
 
 /// Where one standard stream of the command goes.
 #[derive(Debug, Default)]
@@ -128,12 +132,18 @@ pub struct Usage {
 impl Launcher {
     /// The running program itself, even when its file has been replaced since it started.
     pub fn current_exe() -> Self {
-        Self { program: "/proc/self/exe".into() }
+        Self::program("/proc/self/exe")
     }
 
     /// Another program.
     pub fn program(path: impl Into<PathBuf>) -> Self {
-        Self { program: path.into() }
+        Self { program: path.into(), path: USUAL_PATH.map(PathBuf::from).into() }
+    }
+
+    /// Looks in these folders, in place of the usual ones, for programs of the host that backends need.
+    #[must_use]
+    pub fn with_path(self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self { path: folders.into_iter().collect(), ..self }
     }
 
     /// Starts a command. Returns when the child has been told; what goes wrong inside comes out of
@@ -142,7 +152,7 @@ impl Launcher {
     /// May be called from any thread; the sandbox lives until it ends or its `Running` is dropped, or
     /// the calling process dies.
     pub fn spawn(&self, spec: &Spec, streams: Streams) -> Result<Running, Error> {
-        let request = packed(spec, |spec, sizes| Request::Run { spec, sizes })?;
+        let request = self.packed(spec, |spec, sizes| Request::Run { spec, sizes })?;
         self.start(&request, streams, spec.argv[0].clone())
     }
 
@@ -184,13 +194,17 @@ impl Launcher {
         let mut spec = Spec::new(Root::Tree(tree), ["self-test"]);
         (spec.backend, spec.scratch) = (backend, Some(directory.0.clone()));
         let outside = i32::try_from(std::process::id()).unwrap_or(1);
-        let request = packed(&spec, |spec, sizes| Request::Test { spec, sizes, outside })?;
+        let request = self.packed(&spec, |spec, sizes| Request::Test { spec, sizes, outside })?;
         let mut running = self.start(&request, Streams::default(), String::new())?;
         let report = running.receive_report()?;
         let status = running.reap()?;
         match report {
             Some(Report::Tested(claims)) => Ok(claims),
             Some(Report::Failed(failure)) => Err(running.explain(failure)),
+            Some(Report::Exited(exit)) => {
+                let call = format!("{backend} ended with {} before the self-test", exit.end);
+                Err(running.explain(Failure::new(Stage::SelfTest, call, NO_ERROR)))
+            }
             Some(_) | None => Err(Error::Killed { status: status.to_string() }),
         }
     }
@@ -222,6 +236,23 @@ impl Launcher {
     /// `store` is the directory whose file system holds the layers; without it overlays are not tried.
     pub fn diagnose(&self, store: Option<&Path>) -> Result<Diagnosis, Error> {
         diagnose::diagnose(self, store)
+    }
+
+    /// Checks and completes a specification, and packs it into a request.
+    fn packed(
+        &self,
+        spec: &Spec,
+        request: impl FnOnce(Box<Spec>, Vec<usize>) -> Request,
+    ) -> Result<OwnedFd, Error> {
+        spec.check()?;
+        let mut spec = spec.clone();
+        spec.path.clone_from(&self.path);
+        add_generated_files(&mut spec);
+        let contents: Vec<_> = spec.files.iter_mut().map(|f| std::mem::take(&mut f.contents)).collect();
+        let contents: Vec<_> = contents.iter().map(Vec::as_slice).collect();
+        let sizes = contents.iter().map(|c| c.len()).collect();
+        let packed = wire::pack(&request(Box::new(spec), sizes), &contents);
+        packed.map_err(|e| launch("cannot pack the request", e))
     }
 
     fn start(&self, request: &OwnedFd, streams: Streams, program: String) -> Result<Running, Error> {
@@ -448,17 +479,6 @@ impl Drop for Removed {
         // It is empty but for a root that nothing was built in, and lies in the caller's scratch space.
         let _ = fs_err::remove_dir_all(&self.0);
     }
-}
-
-/// Checks and completes a specification, and packs it into a request.
-fn packed(spec: &Spec, request: impl FnOnce(Box<Spec>, Vec<usize>) -> Request) -> Result<OwnedFd, Error> {
-    spec.check()?;
-    let mut spec = spec.clone();
-    add_generated_files(&mut spec);
-    let contents: Vec<_> = spec.files.iter_mut().map(|f| std::mem::take(&mut f.contents)).collect();
-    let contents: Vec<_> = contents.iter().map(Vec::as_slice).collect();
-    let sizes = contents.iter().map(|c| c.len()).collect();
-    wire::pack(&request(Box::new(spec), sizes), &contents).map_err(|e| launch("cannot pack the request", e))
 }
 
 /// Adds the files that every program expects in /etc, unless the specification has its own.

@@ -48,6 +48,9 @@ pub struct Spec {
     /// A directory of the caller's for a root that is not mounted but made, best on the file system of the image. What
     /// is left in it is the caller's to remove.
     pub scratch: Option<PathBuf>,
+    /// The folders of the host in which programs are found that a backend needs. [`Launcher`](crate::Launcher) fills
+    /// it.
+    pub(crate) path: Vec<PathBuf>,
 }
 
 /// Where the root file system comes from.
@@ -138,6 +141,7 @@ impl Spec {
             network: Network::None,
             backend: Backend::default(),
             scratch: None,
+            path: Vec::new(),
         }
     }
 

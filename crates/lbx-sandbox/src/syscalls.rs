@@ -87,7 +87,7 @@ pub(crate) fn exit_now(code: i32) -> ! {
 
 /// Receives one message and the descriptors that came with it, which are closed on exec.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
-    let mut control = nix::cmsg_space!([RawFd; 4]);
+    let mut control = nix::cmsg_space!([RawFd; 8]);
     let mut parts = [IoSliceMut::new(buffer)];
     let message = loop {
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;

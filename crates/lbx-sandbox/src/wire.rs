@@ -16,6 +16,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::backend::Claims;
+use crate::child::Enforced;
 use crate::error::Failure;
 use crate::launch::Exit;
 use crate::spec::Spec;
@@ -23,6 +24,9 @@ use crate::syscalls;
 
 /// The `argv[0]` that makes a process a sandbox child.
 pub(crate) const MARKER: &str = "lbx-sandbox-child";
+
+/// The `argv[1]` of the process inside a sandbox that another program makes: nobody else can choose its `argv[0]`.
+pub(crate) const INSIDE: &str = "lbx-sandbox-inside";
 
 /// A report is a few hundred bytes; a failed mount quotes at most a page of options.
 const MAX_PACKET: usize = 16 * 1024;
@@ -34,6 +38,9 @@ pub(crate) enum Request {
     Run { spec: Box<Spec>, sizes: Vec<usize> },
     /// The same, with a self-test in place of the command, which tries to reach this process too.
     Test { spec: Box<Spec>, sizes: Vec<usize>, outside: i32 },
+    /// For the process inside a sandbox that another program made: run the command, or the self-test when there is a
+    /// process `outside` for it to try; there, `enforced` says that all is given up already.
+    Inside { spec: Box<Spec>, sizes: Vec<usize>, outside: Option<i32>, enforced: Option<Enforced> },
     /// Try one thing in a throw-away namespace.
     Probe(Probe),
 }
@@ -110,7 +117,13 @@ pub(crate) fn unpack(memory: OwnedFd) -> io::Result<Request> {
     let length = usize::try_from(u64::from_le_bytes(*length)).map_err(io::Error::other)?;
     let (json, mut rest) = rest.split_at_checked(length).ok_or_else(truncated)?;
     let mut request: Request = serde_json::from_slice(json)?;
-    if let Request::Run { spec, sizes } | Request::Test { spec, sizes, .. } = &mut request {
+    let files = match &mut request {
+        Request::Run { spec, sizes }
+        | Request::Test { spec, sizes, .. }
+        | Request::Inside { spec, sizes, .. } => Some((spec, sizes)),
+        Request::Probe(_) => None,
+    };
+    if let Some((spec, sizes)) = files {
         for (file, size) in spec.files.iter_mut().zip(sizes) {
             let (contents, after) = rest.split_at_checked(*size).ok_or_else(truncated)?;
             file.contents = contents.to_vec();

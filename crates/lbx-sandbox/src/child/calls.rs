@@ -55,11 +55,14 @@ const DENIED_HERE: &[libc::c_long] = &[];
 const MISSING: &[libc::c_long] =
     &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
-/// The filter of a command.
-pub(super) fn filter(network: Network) -> Filter {
+/// What a tracer does to the processes that it started. Others are out of its reach by its Landlock domain alone.
+const TRACING: &[libc::c_long] = &[libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
+
+/// The filter of a command; of one that `traces` others, when tracing is how it is isolated.
+pub(super) fn filter(network: Network, traces: bool) -> Filter {
     let (denied, missing) = (errno(EPERM), errno(ENOSYS));
-    let mut rules: Vec<_> =
-        DENIED.iter().chain(DENIED_HERE).map(|call| Rule::always(*call, denied)).collect();
+    let calls = DENIED.iter().chain(DENIED_HERE).filter(|call| !(traces && TRACING.contains(call)));
+    let mut rules: Vec<_> = calls.map(|call| Rule::always(*call, denied)).collect();
     rules.extend(MISSING.iter().map(|call| Rule::always(*call, missing)));
     rules.extend(namespaces(denied));
     rules.extend(terminal_input(denied));

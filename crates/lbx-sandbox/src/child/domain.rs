@@ -3,16 +3,20 @@
 //! Each part is either enforced whole or absent, and the result says which: the kernel has had one since 6.2 (files)
 //! and the other since 6.12 (signals and abstract sockets).
 
+use std::path::PathBuf;
+
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
-    path_beneath_rules,
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    Scope, path_beneath_rules,
 };
 
-use crate::spec;
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{Access, Network, Spec};
 
 /// What a domain enforces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Enforced {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Enforced {
     /// Only the writable places of the specification can be written.
     pub(super) files: bool,
     /// Processes and abstract sockets outside are out of reach.
@@ -22,28 +26,53 @@ pub(super) struct Enforced {
 /// The first one that lets files be truncated and moved between directories by rule: before it, builds would fail.
 const FILES: ABI = ABI::V3;
 
-/// Puts this process, which must have `no_new_privs`, and all that it becomes into a domain.
-///
-/// One domain for both parts: any domain forbids moving files between directories unless it says where that is allowed.
-pub(super) fn enter(spec: &spec::Spec) -> Enforced {
-    if restrict(spec, true).is_ok() {
-        return Enforced { files: true, scope: true };
-    }
-    Enforced { files: restrict(spec, false).is_ok(), scope: false }
+/// What a domain leaves: everything below these paths, as they are called where the domain is entered. Paths that do
+/// not exist are passed over.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rules {
+    /// What may be read and executed.
+    pub(super) read: Vec<PathBuf>,
+    /// What may be written too.
+    pub(super) write: Vec<PathBuf>,
+    /// Whether there is a network to connect to.
+    pub(super) network: bool,
 }
 
-fn restrict(spec: &spec::Spec, scope: bool) -> Result<(), landlock::RulesetError> {
+impl Rules {
+    /// In a root of its own, all of it may be read.
+    pub(super) fn in_root(spec: &Spec) -> Self {
+        let binds = spec.binds.iter().filter(|bind| bind.access == Access::ReadWrite);
+        let writable = binds.map(|bind| &bind.target).chain(spec.tmpfs.iter().map(|tmpfs| &tmpfs.target));
+        // The devices that hold nothing, and shared memory.
+        let write = std::iter::once("/dev".into()).chain(writable.map(PathBuf::from)).collect();
+        Self { read: vec!["/".into()], write, network: spec.network == Network::Host }
+    }
+}
+
+/// Puts this process, which must have `no_new_privs`, and all that it becomes into a domain.
+///
+/// One domain for all parts: any domain forbids moving files between directories unless it says where that is allowed.
+pub(super) fn enter(rules: &Rules) -> Enforced {
+    if restrict(rules, true).is_ok() {
+        return Enforced { files: true, scope: true };
+    }
+    Enforced { files: restrict(rules, false).is_ok(), scope: false }
+}
+
+/// With `scope`, also what came with and before it: the network, which the kernel has had since 6.7.
+fn restrict(rules: &Rules, scope: bool) -> Result<(), landlock::RulesetError> {
     let (everything, reading) = (AccessFs::from_all(FILES), AccessFs::from_read(FILES));
-    let binds = spec.binds.iter().filter(|bind| bind.access == spec::Access::ReadWrite);
-    let writable = binds.map(|bind| &bind.target).chain(spec.tmpfs.iter().map(|tmpfs| &tmpfs.target));
-    let ruleset = ruleset().handle_access(everything)?;
-    let ruleset = if scope { ruleset.scope(Scope::AbstractUnixSocket | Scope::Signal)? } else { ruleset };
+    let mut ruleset = ruleset().handle_access(everything)?;
+    if scope {
+        ruleset = ruleset.scope(Scope::AbstractUnixSocket | Scope::Signal)?;
+        if !rules.network {
+            ruleset = ruleset.handle_access(AccessNet::from_all(ABI::V4))?;
+        }
+    }
     ruleset
         .create()?
-        .add_rules(path_beneath_rules(["/"], reading))?
-        // The devices that hold nothing, and shared memory.
-        .add_rules(path_beneath_rules(["/dev"], everything))?
-        .add_rules(path_beneath_rules(writable, everything))?
+        .add_rules(path_beneath_rules(&rules.read, reading))?
+        .add_rules(path_beneath_rules(&rules.write, everything))?
         .restrict_self()
         .map(drop)
 }

@@ -9,25 +9,23 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::payload::Situation;
 use super::{Job, init, supervised_signals};
 use crate::error::{Failure, OrFail, Stage};
 use crate::syscalls;
 use crate::wire::{self, Report};
 
-/// Runs a command that no namespace ends, after it did what `before` says; `after` it and all its descendants are dead
-/// comes what is left to do, and then the report.
+/// Runs a command that no namespace ends; `after` it and all its descendants are dead comes what is left to do, and
+/// then the report.
 pub(super) fn run(
     job: Job<'_>,
-    situation: Situation,
-    before: impl FnOnce() -> Result<(), Failure>,
+    become_command: impl FnOnce(&Job<'_>) -> Report,
     after: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let socket = job.socket;
     let signals = supervised_signals();
     signals.thread_block().or_fail(Stage::Prepare, || "sigprocmask(SIG_BLOCK)".to_owned())?;
     adopt()?;
-    let ended = init::start(job, situation, before);
+    let ended = init::start(job, become_command);
     end().or_fail(Stage::Wait, || "waitpid(-1)".to_owned())?;
     let exit = ended?;
     after()?;
@@ -39,12 +37,12 @@ pub(super) fn run(
 }
 
 /// Makes this process the parent of all orphans among its descendants.
-fn adopt() -> Result<(), Failure> {
+pub(super) fn adopt() -> Result<(), Failure> {
     prctl::set_child_subreaper(true).or_fail(Stage::Prepare, || "prctl(PR_SET_CHILD_SUBREAPER)".to_owned())
 }
 
 /// Ends all descendants, however fast they make new ones, and waits for them.
-fn end() -> nix::Result<()> {
+pub(super) fn end() -> nix::Result<()> {
     loop {
         for child in children() {
             // One that can start no more processes cannot run away from its signal.

@@ -11,7 +11,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
+use nix::unistd::{Gid, Uid, fchownat, linkat, symlinkat};
 
 use super::mounts::{PLACE, fd_path};
 use crate::error::{Failure, OrFail, Stage};
@@ -97,58 +97,6 @@ pub(super) fn copy<N: nix::NixPath + std::fmt::Debug + ?Sized>(
     std::io::copy(&mut reader, &mut writer).map(drop).or_fail(stage, || call("copy_file_range"))
 }
 
-/// Whether a directory has no entries.
-pub(super) fn is_empty(directory: &OwnedFd, stage: Stage) -> Result<bool, Failure> {
-    let mut empty = true;
-    each(directory, stage, &mut |_, _, _| {
-        empty = false;
-        Ok(())
-    })?;
-    Ok(empty)
-}
-
-/// Moves everything that the command made from one directory to another, which is empty, and makes it the caller's own.
-/// Names are moved, not what they lead to.
-pub(super) fn harvest(from: &OwnedFd, to: &OwnedFd, uid: u32, stage: Stage) -> Result<(), Failure> {
-    each(from, stage, &mut |name, place, stat| {
-        if !own(from, name, &place, stat, uid, stage, 0)? {
-            return Ok(());
-        }
-        let call = || format!("renameat(output, {name:?})");
-        nix::fcntl::renameat(from, name, to, name).or_fail(stage, call)
-    })
-}
-
-/// Gives what the command made to the caller. Removes what is neither file, directory nor symlink, and other names of
-/// what is not the command's, such as the image's files; then the answer is no.
-fn own(
-    parent: &OwnedFd,
-    name: &CStr,
-    place: &OwnedFd,
-    stat: &FileStat,
-    uid: u32,
-    stage: Stage,
-    depth: usize,
-) -> Result<bool, Failure> {
-    let call = |what: &str| format!("{what}(output, {name:?})");
-    let kind = stat.st_mode & libc::S_IFMT;
-    if !matches!(kind, libc::S_IFREG | libc::S_IFLNK | libc::S_IFDIR) || stat.st_uid != uid {
-        // It cannot be a directory: those are the command's own, because nobody else made any here.
-        unlinkat(parent, name, UnlinkatFlags::NoRemoveDir).or_fail(stage, || call("unlinkat"))?;
-        return Ok(false);
-    }
-    if depth > DEEPEST {
-        return Err(Failure::new(stage, call("openat"), Errno::ENAMETOOLONG));
-    }
-    change_owner(place, Uid::effective(), Gid::effective()).or_fail(stage, || call("fchownat"))?;
-    if kind == libc::S_IFDIR {
-        each(place, stage, &mut |name, inner, stat| {
-            own(place, name, &inner, stat, uid, stage, depth + 1).map(drop)
-        })?;
-    }
-    Ok(true)
-}
-
 /// Gives a directory to the command.
 pub(super) fn give(directory: &OwnedFd, uid: u32, gid: u32, stage: Stage) -> Result<(), Failure> {
     change_owner(directory, Uid::from_raw(uid), Gid::from_raw(gid))
@@ -206,7 +154,8 @@ pub(super) fn all_readable(place: &OwnedFd, stat: &FileStat, stage: Stage) -> Re
     Ok(all)
 }
 
-fn change_owner(place: &OwnedFd, uid: Uid, gid: Gid) -> nix::Result<()> {
+/// Changes who owns a place.
+pub(super) fn change_owner(place: &OwnedFd, uid: Uid, gid: Gid) -> nix::Result<()> {
     fchownat(place, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)
 }
 

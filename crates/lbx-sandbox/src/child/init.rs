@@ -13,7 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeVal;
 use nix::unistd::{Pid, sethostname};
 
-use super::payload::Situation;
+use super::payload::{Order, Situation};
 use super::{
     CALLER_GONE, Job, devices, mounts, payload, readable, report_failure, root, send_report, signal_of,
     supervised_signals,
@@ -55,27 +55,23 @@ fn run(job: Job<'_>, situation: Situation) -> Result<Option<Exit>, Failure> {
         syscalls::loopback_up().or_fail(Stage::Network, || "ioctl(SIOCSIFFLAGS, \"lo\")".to_owned())?;
     }
     assemble(spec, &situation)?;
-    start(job, situation, || Ok(()))
+    let order = Order::in_root(spec, situation);
+    start(job, |job| payload::become_command(job, &order))
 }
 
-/// Starts the command, which first does what `before` says, and waits until it ends, or until it is told to die
-/// (`None`).
+/// Starts a process that becomes the command, and waits until it ends, or until it is told to die (`None`).
 pub(super) fn start(
     job: Job<'_>,
-    situation: Situation,
-    before: impl FnOnce() -> Result<(), Failure>,
+    become_command: impl FnOnce(&Job<'_>) -> Report,
 ) -> Result<Option<Exit>, Failure> {
-    let Job { socket, spec, stdin, purpose } = job;
+    let socket = job.socket;
     match syscalls::fork().or_fail(Stage::Exec, || "fork()".to_owned())? {
         None => {
-            let report = match before() {
-                Ok(()) => payload::become_command(spec, &stdin, situation, purpose),
-                Err(failure) => Report::Failed(failure),
-            };
+            let report = become_command(&job);
             syscalls::exit_now(send_report(socket, &report));
         }
         Some(command) => {
-            drop(stdin);
+            drop(job);
             serve(socket, command).or_fail(Stage::Wait, || "poll()".to_owned())
         }
     }

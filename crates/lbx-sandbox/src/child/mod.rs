@@ -1,20 +1,29 @@
 //! The re-executed process: receives the request and has a backend carry it out. How is left to the backends, which
 //! are one file and one row of a table each.
 
+mod bwrap;
 mod calls;
 mod chroot;
 mod devices;
 mod domain;
+mod elf;
 mod family;
 mod farm;
+mod house;
 mod init;
+mod inside;
+mod loader;
+mod loan;
 mod mounts;
 mod namespaces;
 mod payload;
 mod probe;
+mod programs;
+mod proot;
 mod root;
 mod root_namespaces;
 mod selftest;
+mod view;
 
 use std::ffi::OsStr;
 use std::io;
@@ -30,6 +39,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+pub(crate) use self::domain::Enforced;
 use self::payload::Purpose;
 use crate::backend::Backend;
 use crate::error::{Failure, OrFail, Stage};
@@ -50,11 +60,18 @@ fn readable(fd: &PollFd<'_>) -> bool {
 /// Must be the first statement of `main` of every program that starts sandboxes: a process that has a
 /// second thread cannot enter a user namespace.
 pub fn init_if_child() {
-    if std::env::args_os().next().as_deref() == Some(OsStr::new(wire::MARKER)) {
-        // A panic must not unwind into the program's own main.
-        let code = catch_unwind(AssertUnwindSafe(main)).unwrap_or(101);
-        syscalls::exit_now(code);
-    }
+    let mut arguments = std::env::args_os();
+    let (name, first) = (arguments.next(), arguments.next());
+    let main = if name.as_deref() == Some(OsStr::new(wire::MARKER)) {
+        main
+    } else if first.as_deref() == Some(OsStr::new(wire::INSIDE)) {
+        inside::main
+    } else {
+        return;
+    };
+    // A panic must not unwind into the program's own main.
+    let code = catch_unwind(AssertUnwindSafe(main)).unwrap_or(101);
+    syscalls::exit_now(code);
 }
 
 /// Exit codes of this process carry no meaning for the caller, who has the report; they help a reader
@@ -77,6 +94,8 @@ fn main() -> i32 {
             let purpose = Purpose::Test(Pid::from_raw(outside));
             run(Job { socket: &socket, spec: &spec, stdin, purpose })
         }
+        // For the process inside, which is started in another way.
+        Request::Inside { .. } => 2,
     }
 }
 
@@ -103,8 +122,14 @@ trait Isolate {
 }
 
 /// What does the work of each row of [`Backend::all`].
-const ISOLATORS: [&dyn Isolate; 3] =
-    [&namespaces::Namespaces, &root_namespaces::RootNamespaces, &chroot::Chroot];
+const ISOLATORS: [&dyn Isolate; 6] = [
+    &namespaces::Namespaces,
+    &root_namespaces::RootNamespaces,
+    &bwrap::Bwrap,
+    &chroot::Chroot,
+    &proot::Proot,
+    &loader::Loader,
+];
 
 fn run(job: Job<'_>) -> i32 {
     let Job { socket, spec, .. } = job;
@@ -160,7 +185,7 @@ fn supervised_signals() -> SigSet {
 ///
 /// This process must outlive PID 1: only its parent's wait returns after the last process of the
 /// namespace has died.
-fn supervise(socket: &OwnedFd, init: Pid, signals: &SigSet) -> nix::Result<()> {
+fn supervise(socket: &OwnedFd, init: Pid, signals: &SigSet) -> nix::Result<WaitStatus> {
     let events = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC)?;
     let mut watch_caller = true;
     loop {
@@ -181,8 +206,9 @@ fn supervise(socket: &OwnedFd, init: Pid, signals: &SigSet) -> nix::Result<()> {
                 // It fails when PID 1 has just ended, which the next round sees.
                 Some(signal) => drop(kill(init, signal)),
             }
-            if !matches!(waitpid(init, Some(WaitPidFlag::WNOHANG))?, WaitStatus::StillAlive) {
-                return Ok(());
+            match waitpid(init, Some(WaitPidFlag::WNOHANG))? {
+                WaitStatus::StillAlive => {}
+                ended => return Ok(ended),
             }
         }
     }

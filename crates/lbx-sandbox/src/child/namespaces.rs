@@ -54,7 +54,7 @@ pub(super) fn start(job: Job<'_>, situation: Situation) -> Result<(), Failure> {
         None => syscalls::exit_now(init::main(job, situation)),
         Some(init) => {
             drop(job);
-            supervise(socket, init, &signals).or_fail(Stage::Wait, || format!("waitpid({init})"))
+            supervise(socket, init, &signals).map(drop).or_fail(Stage::Wait, || format!("waitpid({init})"))
         }
     }
 }

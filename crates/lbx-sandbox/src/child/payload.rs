@@ -1,16 +1,23 @@
 //! The last steps before the command: gives up everything that PID 1 has and the command must not have.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Gid, Pid, Uid, chdir, dup2_stdin, execve, setgroups, setresgid, setresuid, setsid};
+use nix::sys::stat::fstat;
+use nix::unistd::{
+    Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, execve, fchown, setgroups, setresgid, setresuid, setsid,
+};
 
-use super::{calls, domain, selftest};
+use super::domain::{Enforced, Rules};
+use super::inside::Channel;
+use super::selftest::{self, Paths};
+use super::{Job, calls, domain};
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::Spec;
 use crate::syscalls;
@@ -46,30 +53,95 @@ impl Situation {
     pub(super) const NAMESPACES: Self = Self { user: None, own_processes: true };
 }
 
+/// What is executed, and with what: the command as the specification has it, or as it is called where paths of the
+/// host stand for those of the sandbox.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub(super) situation: Situation,
+    pub(super) argv: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) cwd: String,
+    pub(super) rules: Rules,
+    /// The directory for temporary files, where paths are those of the host.
+    pub(super) temporary: Option<PathBuf>,
+    /// Whether it is a program that traces others.
+    pub(super) traces: bool,
+}
+
+impl Order {
+    /// The command, in a root of its own.
+    pub(super) fn in_root(spec: &Spec, situation: Situation) -> Self {
+        Self {
+            situation,
+            argv: spec.argv.clone(),
+            env: spec.env.clone(),
+            cwd: spec.cwd.clone(),
+            rules: Rules::in_root(spec),
+            temporary: None,
+            traces: false,
+        }
+    }
+
+    /// What the paths of a self-test in its place mean.
+    fn paths(&self) -> Paths<'_> {
+        self.temporary.as_deref().map_or(Paths::OwnRoot, Paths::Host)
+    }
+}
+
 /// Becomes the command; returns only when that failed. A self-test returns in any case.
-pub(super) fn become_command(spec: &Spec, stdin: &OwnedFd, situation: Situation, purpose: Purpose) -> Report {
+pub(super) fn become_command(job: &Job<'_>, order: &Order) -> Report {
     let end = || {
-        give_up_privileges(stdin, situation)?;
-        enter_working_directory(spec)?;
-        // A kernel without it, or without a part of it, is one where less is claimed.
-        let enforced = domain::enter(spec);
-        // Last, because it denies some of the above.
-        filter_calls(spec)?;
-        match purpose {
-            Purpose::Command => Err(exec(spec)),
-            Purpose::Test(outside) => selftest::run(spec, enforced, outside),
+        let enforced = give_up(job, order)?;
+        match job.purpose {
+            Purpose::Command => Err(exec(order)),
+            Purpose::Test(outside) => selftest::run(job.spec, enforced, outside, order.paths()),
         }
     };
     end().map_or_else(Report::Failed, Report::Tested)
 }
 
+/// Becomes a program that starts this one again, with the job; a self-test is made here too. Returns when that failed.
+pub(super) fn become_tracer(job: &Job<'_>, order: &Order, channel: &Channel, stderr: &OwnedFd) -> Report {
+    let end = || {
+        let enforced = give_up(job, order)?;
+        if let Purpose::Test(outside) = job.purpose {
+            selftest::run(job.spec, enforced, outside, order.paths())?;
+        }
+        channel.send(job, Some(enforced))?;
+        // What the tracer says goes elsewhere than what the command does.
+        dup2_stderr(stderr).or_fail(Stage::Exec, || "dup2(stderr, 2)".to_owned())?;
+        dup2_stdin(&channel.theirs).or_fail(Stage::Exec, || "dup2(inbox, 0)".to_owned())?;
+        Err(exec(order))
+    };
+    Report::Failed(end().unwrap_or_else(|failure| failure))
+}
+
+/// Becomes the command where all but tracing is given up already; returns only when that failed.
+pub(super) fn resume_command(job: &Job<'_>, order: &Order) -> Report {
+    let end = || {
+        leave_session(&job.stdin)?;
+        unblock_signals()?;
+        enter_working_directory(order)?;
+        filter_calls(job.spec, order)?;
+        Err(exec(order))
+    };
+    Report::Failed(end().unwrap_or_else(|failure| failure))
+}
+
+/// Gives up everything that the command must not have.
+fn give_up(job: &Job<'_>, order: &Order) -> Result<Enforced, Failure> {
+    give_up_privileges(&job.stdin, order.situation)?;
+    enter_working_directory(order)?;
+    // A kernel without it, or without a part of it, is one where less is claimed.
+    let enforced = domain::enter(&order.rules);
+    // Last, because it denies some of the above.
+    filter_calls(job.spec, order)?;
+    Ok(enforced)
+}
+
 fn give_up_privileges(stdin: &OwnedFd, situation: Situation) -> Result<(), Failure> {
     let stage = Stage::Privileges;
-    // A session of its own has no terminal whose input could be forged.
-    setsid().or_fail(stage, || "setsid()".to_owned())?;
-    dup2_stdin(stdin).or_fail(stage, || "dup2(stdin, 0)".to_owned())?;
-    // Every descriptor above was opened to be closed on exec; this covers a mistake in that.
-    syscalls::close_on_exec_from(3);
+    leave_session(stdin)?;
     // Who lacks the capability for it, in a container or under another sandbox, can gain none either: exec gives none
     // with `no_new_privs`, and the sets are emptied below.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap_or(true) {
@@ -91,40 +163,68 @@ fn give_up_privileges(stdin: &OwnedFd, situation: Situation) -> Result<(), Failu
         prctl::set_pdeathsig(Signal::SIGKILL).or_fail(stage, || "prctl(PR_SET_PDEATHSIG)".to_owned())?;
     }
     prctl::set_no_new_privs().or_fail(stage, || "prctl(PR_SET_NO_NEW_PRIVS)".to_owned())?;
-    SigSet::empty().thread_set_mask().or_fail(stage, || "sigprocmask(SIG_SETMASK)".to_owned())
+    unblock_signals()
+}
+
+fn leave_session(stdin: &OwnedFd) -> Result<(), Failure> {
+    let stage = Stage::Privileges;
+    // A session of its own has no terminal whose input could be forged.
+    setsid().or_fail(stage, || "setsid()".to_owned())?;
+    dup2_stdin(stdin).or_fail(stage, || "dup2(stdin, 0)".to_owned())?;
+    // Every descriptor above was opened to be closed on exec; this covers a mistake in that.
+    syscalls::close_on_exec_from(3);
+    Ok(())
+}
+
+fn unblock_signals() -> Result<(), Failure> {
+    SigSet::empty().thread_set_mask().or_fail(Stage::Privileges, || "sigprocmask(SIG_SETMASK)".to_owned())
 }
 
 /// Becomes another user for good. Capabilities stay until they are cleared, because the securebits say so.
 fn become_user(uid: u32, gid: u32) -> Result<(), Failure> {
     let stage = Stage::Privileges;
+    give_pipes(uid, gid);
     setgroups(&[]).or_fail(stage, || "setgroups(0, NULL)".to_owned())?;
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     setresgid(group, group, group).or_fail(stage, || format!("setresgid({gid}, {gid}, {gid})"))?;
     setresuid(user, user, user).or_fail(stage, || format!("setresuid({uid}, {uid}, {uid})"))
 }
 
-fn filter_calls(spec: &Spec) -> Result<(), Failure> {
-    calls::filter(spec.network)
+/// Gives the pipes among the standard streams to the command, which may open them by name in /dev. What else they are
+/// stays as it is.
+fn give_pipes(uid: u32, gid: u32) {
+    let streams: [&dyn AsFd; 3] = [&std::io::stdin(), &std::io::stdout(), &std::io::stderr()];
+    for stream in streams {
+        let is_pipe = fstat(stream).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO);
+        if is_pipe {
+            // Without it the streams themselves work all the same.
+            let _ = fchown(stream, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        }
+    }
+}
+
+fn filter_calls(spec: &Spec, order: &Order) -> Result<(), Failure> {
+    calls::filter(spec.network, order.traces)
         .install()
         .or_fail(Stage::Privileges, || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned())
 }
 
-fn enter_working_directory(spec: &Spec) -> Result<(), Failure> {
-    chdir(spec.cwd.as_str()).or_fail(Stage::WorkingDirectory, || format!("chdir({:?})", spec.cwd))
+fn enter_working_directory(order: &Order) -> Result<(), Failure> {
+    chdir(order.cwd.as_str()).or_fail(Stage::WorkingDirectory, || format!("chdir({:?})", order.cwd))
 }
 
 /// Executes the program, looked up like `execvp` does, but in the command's own PATH.
-fn exec(spec: &Spec) -> Failure {
-    let program = spec.argv[0].as_str();
+fn exec(order: &Order) -> Failure {
+    let program = order.argv[0].as_str();
     let call = |path: &str| format!("execve({path:?})");
-    let Ok(argv) = strings(spec.argv.iter().cloned()) else {
+    let Ok(argv) = strings(order.argv.iter().cloned()) else {
         return Failure::new(Stage::Exec, call(program), Errno::EINVAL);
     };
-    let Ok(environment) = strings(spec.env.iter().map(|(name, value)| format!("{name}={value}"))) else {
+    let Ok(environment) = strings(order.env.iter().map(|(name, value)| format!("{name}={value}"))) else {
         return Failure::new(Stage::Exec, call(program), Errno::EINVAL);
     };
     let mut worst = Failure::new(Stage::Exec, call(program), Errno::ENOENT);
-    for path in candidates(program, spec) {
+    for path in candidates(program, &order.env) {
         let Ok(c_path) = CString::new(path.as_str()) else { continue };
         let Err(errno) = execve(&c_path, &argv, &environment);
         // A script whose interpreter is missing gives ENOENT too, but the program is there.
@@ -147,10 +247,11 @@ fn strings(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, std::ffi
     texts.map(CString::new).collect()
 }
 
-fn candidates(program: &str, spec: &Spec) -> Vec<String> {
+/// Where a program may be.
+pub(super) fn candidates(program: &str, env: &[(String, String)]) -> Vec<String> {
     if program.contains('/') {
         return vec![program.to_owned()];
     }
-    let path = spec.env.iter().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
+    let path = env.iter().find(|(name, _)| name == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
     path.split(':').filter(|d| d.starts_with('/')).map(|d| format!("{d}/{program}")).collect()
 }

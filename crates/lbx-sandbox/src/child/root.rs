@@ -45,6 +45,13 @@ impl Sources {
     }
 }
 
+impl Sources {
+    /// What each bind of the specification is, in its order.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = Kind> {
+        self.binds.iter().map(|(_, kind)| *kind)
+    }
+}
+
 fn open_bind(bind: &Bind) -> Result<(OwnedFd, Kind), Failure> {
     let call = || format!("open({:?}, O_PATH|O_NOFOLLOW)", bind.source);
     let source = open(&bind.source, PLACE, Mode::empty()).or_fail(Stage::Sources, call)?;
@@ -55,10 +62,10 @@ fn open_bind(bind: &Bind) -> Result<(OwnedFd, Kind), Failure> {
 }
 
 /// A user and a group.
-type User = (u32, u32);
+pub(super) type User = (u32, u32);
 
 /// What must exist in the root before anything is mounted in it.
-enum Node<'a> {
+pub(super) enum Node<'a> {
     /// A directory of the image with additions, or a mount point when there are none.
     Directory(Nodes<'a>),
     /// A directory of the image that its owner alone may enter, with additions, for everybody.
@@ -71,10 +78,14 @@ enum Node<'a> {
     Place,
 }
 
-type Nodes<'a> = BTreeMap<Cow<'a, str>, Node<'a>>;
+pub(super) type Nodes<'a> = BTreeMap<Cow<'a, str>, Node<'a>>;
 
 /// The additions of a specification. What lies below another mount is made there, when it is mounted.
-fn additions<'a>(spec: &'a Spec, sources: &Sources, user: Option<User>) -> Result<Nodes<'a>, Failure> {
+pub(super) fn additions<'a>(
+    spec: &'a Spec,
+    sources: &Sources,
+    user: Option<User>,
+) -> Result<Nodes<'a>, Failure> {
     let mut nodes = match &spec.root {
         Root::Tree(_) if user.is_some() => closed(&sources.roots[0], 0)?,
         _ => Nodes::new(),
@@ -102,7 +113,8 @@ fn additions<'a>(spec: &'a Spec, sources: &Sources, user: Option<User>) -> Resul
     Ok(nodes)
 }
 
-fn add<'a>(nodes: &mut Nodes<'a>, target: &'a str, node: Node<'a>) -> Result<(), Failure> {
+/// Adds one thing, and the directories that lead to it.
+pub(super) fn add<'a>(nodes: &mut Nodes<'a>, target: &'a str, node: Node<'a>) -> Result<(), Failure> {
     let mut here = nodes;
     let (directories, name) = target.rsplit_once('/').unwrap_or(("", target));
     for directory in directories.split('/').filter(|d| !d.is_empty()) {
@@ -153,6 +165,26 @@ fn enclosing(spec: &Spec, target: &str) -> Option<Enclosing> {
     let tmpfs = spec.tmpfs.iter().map(|t| (t.target.as_str(), Enclosing::Tmpfs));
     let binds = spec.binds.iter().map(|b| (b.target.as_str(), Enclosing::Bind));
     tmpfs.chain(binds).filter(|(t, _)| is_below(target, t)).max_by_key(|(t, _)| t.len()).map(|(_, e)| e)
+}
+
+/// Looks for the place of what is to be mounted in a bind, where nothing is ever made.
+pub(super) fn check_places(spec: &Spec, sources: &Sources) -> Result<(), Failure> {
+    let inner = spec.binds.iter().zip(sources.kinds()).map(|(bind, kind)| (bind.target.as_str(), kind));
+    let inner = inner.chain(spec.tmpfs.iter().map(|tmpfs| (tmpfs.target.as_str(), Kind::Directory)));
+    for (target, kind) in inner {
+        if !matches!(enclosing(spec, target), Some(Enclosing::Bind)) {
+            continue;
+        }
+        let outer = spec.binds.iter().zip(&sources.binds).filter(|(bind, _)| is_below(target, &bind.target));
+        let Some((bind, (source, _))) = outer.max_by_key(|(bind, _)| bind.target.len()) else { continue };
+        mounts::spot(source.as_fd(), &target[bind.target.len()..], kind, false, Stage::Binds)?;
+    }
+    Ok(())
+}
+
+/// Whether a target lies in a memory file system of this run.
+pub(super) fn is_in_tmpfs(spec: &Spec, target: &str) -> bool {
+    matches!(enclosing(spec, target), Some(Enclosing::Tmpfs))
 }
 
 /// Assembles the root, read-only; the result is its top directory.
@@ -355,7 +387,7 @@ pub(super) fn fill(
     let mut fillings: Vec<_> = spec.tmpfs.iter().map(Filling::Tmpfs).chain(binds).collect();
     fillings.sort_by_key(|f| f.target().matches('/').count());
     for filling in fillings {
-        let create = matches!(enclosing(spec, filling.target()), Some(Enclosing::Tmpfs));
+        let create = is_in_tmpfs(spec, filling.target());
         match filling {
             Filling::Tmpfs(tmpfs) => mount_tmpfs(root, tmpfs, create, user)?,
             Filling::Bind(bind, source, kind) if user.is_some() && is_closed(bind, source)? => {
@@ -365,7 +397,7 @@ pub(super) fn fill(
         }
     }
     for file in &spec.files {
-        if matches!(enclosing(spec, &file.target), Some(Enclosing::Tmpfs)) {
+        if is_in_tmpfs(spec, &file.target) {
             write_in_tmpfs(root, file)?;
         }
     }

@@ -2,6 +2,7 @@
 //! what the host says about itself.
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
@@ -15,37 +16,87 @@ use crate::backend::Claims;
 use crate::error::{Failure, NO_ERROR, Stage};
 use crate::spec::Spec;
 
+/// What the paths of a self-test mean.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Paths<'a> {
+    /// They are those of a root of its own.
+    OwnRoot,
+    /// They are the host's, of which this directory is for temporary files.
+    Host(&'a Path),
+}
+
 /// What is promised of this run, after a look at what holds; the first thing that should have been denied, if any.
-pub(super) fn run(spec: &Spec, enforced: Enforced, outside: Pid) -> Result<Claims, Failure> {
+///
+/// What only a Landlock domain can deny is tried where there is one, and not promised elsewhere.
+pub(super) fn run(
+    spec: &Spec,
+    enforced: Enforced,
+    outside: Pid,
+    paths: Paths<'_>,
+) -> Result<Claims, Failure> {
     let mut claims = spec.backend.claims();
     // A container that masks its /proc allows no new one, and its own shows its processes.
     claims.processes_hidden &= !foreign_proc();
+    let own_root = spec.backend.changes_root();
     let own_processes = spec.backend.claims().nothing_survives;
     if !own_processes {
         // Another process may have the same user id.
         claims.processes_untouchable &= enforced.scope;
     }
-    denied("unshare(CLONE_NEWUSER)", unshare(CloneFlags::CLONE_NEWUSER))?;
-    denied("unshare(CLONE_NEWNS)", unshare(CloneFlags::CLONE_NEWNS))?;
-    denied("chroot(\"/tmp\")", chroot("/tmp"))?;
-    denied("socket(AF_INET)", internet())?;
-    denied("open(\"/lbx-self-test\", O_CREAT)", create("/lbx-self-test"))?;
-    denied("open(\"/etc/passwd\", O_RDWR)", open("/etc/passwd", OFlag::O_RDWR, Mode::empty()).map(drop))?;
-    denied("open(\"/proc/1/root\")", open("/proc/1/root/.", OFlag::O_RDONLY, Mode::empty()).map(drop))?;
-    if let Some(scratch) = &spec.scratch {
-        let path = scratch.as_path();
-        denied(&format!("open({path:?})"), open(path, OFlag::O_RDONLY, Mode::empty()).map(drop))?;
+    if !own_root {
+        claims.files_hidden &= enforced.files;
+        claims.files_unwritable &= enforced.files;
     }
-    denied(&format!("kill({outside}, 0)"), kill(outside, None))?;
-    // The first process of a namespace ignores what comes from it, so that it may be reached by those of its user.
-    if enforced.scope || !own_processes {
+    calls()?;
+    if own_root || enforced.files {
+        files(spec, paths)?;
+    }
+    // A process outside is another user's where the root is changed without namespaces, and out of the domain's scope.
+    if own_root || enforced.scope {
+        denied(&format!("kill({outside}, 0)"), kill(outside, None))?;
+    }
+    // The first process of a namespace ignores what comes from it, so that it may be reached by those of its user; and
+    // a tracer is of the same domain.
+    if own_root && (enforced.scope || !own_processes) {
         denied(&format!("kill({}, 0)", getppid()), kill(getppid(), None))?;
     }
     no_capabilities()?;
-    // What must work, or nothing else will.
-    allowed("open(\"/tmp/lbx-self-test\", O_CREAT)", create("/tmp/lbx-self-test"))?;
-    allowed("open(\"/dev/null\", O_RDWR)", open("/dev/null", OFlag::O_RDWR, Mode::empty()).map(drop))?;
+    working(paths)?;
     Ok(claims)
+}
+
+fn calls() -> Result<(), Failure> {
+    denied("unshare(CLONE_NEWUSER)", unshare(CloneFlags::CLONE_NEWUSER))?;
+    denied("unshare(CLONE_NEWNS)", unshare(CloneFlags::CLONE_NEWNS))?;
+    denied("chroot(\"/tmp\")", chroot("/tmp"))?;
+    denied("socket(AF_INET)", internet())
+}
+
+fn files(spec: &Spec, paths: Paths<'_>) -> Result<(), Failure> {
+    let look = |path: &Path| open(path, OFlag::O_RDONLY, Mode::empty()).map(drop);
+    denied("open(\"/lbx-self-test\", O_CREAT)", create(Path::new("/lbx-self-test")))?;
+    denied("open(\"/etc/passwd\", O_RDWR)", open("/etc/passwd", OFlag::O_RDWR, Mode::empty()).map(drop))?;
+    denied("open(\"/proc/1/root\")", look(Path::new("/proc/1/root/.")))?;
+    if let Some(scratch) = &spec.scratch {
+        denied(&format!("open({scratch:?})"), look(scratch))?;
+    }
+    match paths {
+        Paths::OwnRoot => Ok(()),
+        Paths::Host(_) => ["/", "/etc/passwd", "/root", "/home"]
+            .iter()
+            .try_for_each(|path| denied(&format!("open({path:?})"), look(Path::new(path)))),
+    }
+}
+
+/// What must work, or nothing else will.
+fn working(paths: Paths<'_>) -> Result<(), Failure> {
+    let temporary = match paths {
+        Paths::OwnRoot => Path::new("/tmp"),
+        Paths::Host(directory) => directory,
+    };
+    let path = temporary.join("lbx-self-test");
+    allowed(&format!("open({path:?}, O_CREAT)"), create(&path))?;
+    allowed("open(\"/dev/null\", O_RDWR)", open("/dev/null", OFlag::O_RDWR, Mode::empty()).map(drop))
 }
 
 /// Whether /proc is that of another process id namespace: this process has another number there.
@@ -70,7 +121,7 @@ fn internet() -> nix::Result<()> {
     socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map(|_: OwnedFd| ())
 }
 
-fn create(path: &str) -> nix::Result<()> {
+fn create(path: &Path) -> nix::Result<()> {
     open(path, OFlag::O_CREAT | OFlag::O_WRONLY, Mode::from_bits_truncate(0o600)).map(drop)
 }
 

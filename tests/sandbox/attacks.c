@@ -144,6 +144,10 @@ static int packet_socket(void) { return outcome(socket(AF_PACKET, SOCK_RAW, 0));
 static int audit_socket(void) { return outcome(socket(AF_NETLINK, SOCK_RAW, 9)); }
 static int route_socket(void) { return outcome(socket(AF_NETLINK, SOCK_RAW, 0)); }
 static int unix_socket(void) { return outcome(socket(AF_UNIX, SOCK_STREAM, 0)); }
+static int unix_pair(void) {
+    int pair[2];
+    return outcome(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+}
 static int socket_with_high_bits(void) {
     return outcome(syscall(SYS_socket, 0x100000000L | AF_INET, SOCK_STREAM, 0));
 }
@@ -260,6 +264,7 @@ static const struct attack attacks[] = {
     ATTACK(audit_socket),
     ATTACK(route_socket),
     ATTACK(unix_socket),
+    ATTACK(unix_pair),
     ATTACK(socket_with_high_bits),
     ATTACK(leave_processes),
     ATTACK(io_uring),

@@ -1,6 +1,6 @@
 //! Which backend is chosen, what it promises, and what is refused.
 
-use lbx_sandbox::{Backend, Error, Level};
+use lbx_sandbox::{Backend, Chosen, Error, Level};
 
 use crate::kernel::without;
 use crate::support::{everywhere, launcher};
@@ -26,24 +26,37 @@ fn the_strongest_backend_is_chosen_unless_another_one_is_wanted() {
     }
 }
 
+/// Chooses where no namespaces can be made, by whatever program.
+fn choose_without_namespaces(path: &[&str], require: Level) -> Option<Result<Chosen, Error>> {
+    let root = everywhere().pop()?;
+    let launcher = launcher().with_path(path.iter().map(Into::into));
+    let calls = [(libc::SYS_unshare, libc::EPERM), (libc::SYS_mount, libc::EPERM)];
+    Some(without(&calls, move || launcher.choose(None, require, root.dir.path())))
+}
+
 #[test]
-fn where_namespaces_are_denied_root_builds_in_a_root_of_its_own_and_others_are_told_both_reasons() {
-    let Some(root) = everywhere().pop() else { return };
-    let chosen = without(&[(libc::SYS_unshare, libc::EPERM), (libc::SYS_mount, libc::EPERM)], move || {
-        launcher().choose(None, Level::Partial, root.dir.path())
-    });
-    if nix::unistd::geteuid().is_root() {
+fn where_namespaces_are_denied_root_changes_its_root_and_others_trace_or_load() {
+    let is_root = nix::unistd::geteuid().is_root();
+    for (path, of_others) in [(&["/usr/bin"][..], Backend::Proot), (&[], Backend::Loader)] {
+        let Some(chosen) = choose_without_namespaces(path, Level::Partial) else { return };
         let chosen = chosen.expect("a backend");
-        assert_eq!(chosen.backend, Backend::Chroot);
+        assert_eq!(chosen.backend, if is_root { Backend::Chroot } else { of_others });
+        assert_eq!(chosen.claims.level(), Level::Partial);
         let (backend, why) = &chosen.refused[0];
         assert_eq!(*backend, Backend::Namespaces);
         assert!(why.to_string().contains("unshare("), "{why}");
-    } else {
-        let Err(Error::Setup { failure, diagnosis, others }) = chosen else { panic!("{chosen:?}") };
-        assert!(failure.call.starts_with("unshare("), "{failure}");
-        assert!(diagnosis.is_some_and(|diagnosis| !diagnosis.can_run()));
-        assert!(others[0].starts_with("chroot: "), "{others:?}");
     }
+}
+
+#[test]
+fn where_nothing_is_strong_enough_every_reason_is_told() {
+    let Some(chosen) = choose_without_namespaces(&["/usr/bin"], Level::Full) else { return };
+    let Err(Error::Setup { failure, diagnosis, others }) = chosen else { panic!("{chosen:?}") };
+    assert!(failure.call.starts_with("unshare("), "{failure}");
+    assert!(diagnosis.is_some_and(|diagnosis| !diagnosis.can_run()));
+    let told: Vec<_> = others.iter().filter_map(|why| why.split(':').next()).collect();
+    assert_eq!(told, ["root-namespaces", "bwrap", "chroot", "proot", "loader"], "{others:?}");
+    assert!(others[4].contains("gives partial isolation here, and full isolation is required"), "{others:?}");
 }
 
 #[test]

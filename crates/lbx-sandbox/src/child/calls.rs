@@ -58,8 +58,19 @@ const MISSING: &[libc::c_long] =
 /// What a tracer does to the processes that it started. Others are out of its reach by its Landlock domain alone.
 const TRACING: &[libc::c_long] = &[libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
 
-/// The filter of a command; of one that `traces` others, when tracing is how it is isolated.
-pub(super) fn filter(network: Network, traces: bool) -> Filter {
+/// What a filter is to leave.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach {
+    pub(super) network: Network,
+    /// Whether it may trace others, because tracing is how it is isolated.
+    pub(super) traces: bool,
+    /// Whether sockets may have names, which are paths: no Landlock domain is asked about those.
+    pub(super) named_sockets: bool,
+}
+
+/// The filter of a command.
+pub(super) fn filter(reach: Reach) -> Filter {
+    let Reach { network, traces, named_sockets } = reach;
     let (denied, missing) = (errno(EPERM), errno(ENOSYS));
     let calls = DENIED.iter().chain(DENIED_HERE).filter(|call| !(traces && TRACING.contains(call)));
     let mut rules: Vec<_> = calls.map(|call| Rule::always(*call, denied)).collect();
@@ -68,7 +79,7 @@ pub(super) fn filter(network: Network, traces: bool) -> Filter {
     rules.extend(terminal_input(denied));
     rules.extend(modes(denied));
     rules.extend(personalities(denied));
-    rules.extend(sockets(network));
+    rules.extend(sockets(network, named_sockets));
     Filter { rules, otherwise: Action::Allow, beyond: Some((NEWEST, missing)), foreign: Action::Kill }
 }
 
@@ -127,13 +138,13 @@ fn personalities(denied: Action) -> Vec<Rule> {
 }
 
 /// Sockets between processes of the sandbox, and questions about interfaces; the internet where there is one.
-fn sockets(network: Network) -> Vec<Rule> {
+fn sockets(network: Network, named: bool) -> Vec<Rule> {
     let family = |number: libc::c_int| u64::from(number.unsigned_abs());
     let allowed = |conditions: Vec<Condition>| Rule::when(libc::SYS_socket, conditions, Action::Allow);
-    let mut rules = vec![
-        allowed(vec![is(0, family(libc::AF_UNIX))]),
-        allowed(vec![is(0, family(libc::AF_NETLINK)), is(2, family(libc::NETLINK_ROUTE))]),
-    ];
+    let mut rules = vec![allowed(vec![is(0, family(libc::AF_NETLINK)), is(2, family(libc::NETLINK_ROUTE))])];
+    if named {
+        rules.push(allowed(vec![is(0, family(libc::AF_UNIX))]));
+    }
     if network == Network::Host {
         rules.extend([libc::AF_INET, libc::AF_INET6].map(|inet| allowed(vec![is(0, family(inet))])));
     }

@@ -14,6 +14,7 @@ use nix::unistd::{
     Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, execve, fchown, setgroups, setresgid, setresuid, setsid,
 };
 
+use super::calls::Reach;
 use super::domain::{Enforced, Rules};
 use super::inside::Channel;
 use super::selftest::{self, Paths};
@@ -204,7 +205,8 @@ fn give_pipes(uid: u32, gid: u32) {
 }
 
 fn filter_calls(spec: &Spec, order: &Order) -> Result<(), Failure> {
-    calls::filter(spec.network, order.traces)
+    let named_sockets = spec.backend.changes_root();
+    calls::filter(Reach { network: spec.network, traces: order.traces, named_sockets })
         .install()
         .or_fail(Stage::Privileges, || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned())
 }

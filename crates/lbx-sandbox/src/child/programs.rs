@@ -51,7 +51,9 @@ pub(super) fn run(
     inbox: OwnedFd,
 ) -> Result<(), Failure> {
     let stage = Stage::Namespaces;
+    // Blocked before it starts, so that its end is not missed; what is started has nothing blocked.
     let signals = supervised_signals();
+    signals.thread_block().or_fail(Stage::Prepare, || "sigprocmask(SIG_BLOCK)".to_owned())?;
     family::adopt()?;
     let mut child = Command::new(program)
         .args(arguments)
@@ -62,7 +64,6 @@ pub(super) fn run(
         .process_group(0)
         .spawn()
         .or_fail(stage, || format!("execve({program:?})"))?;
-    signals.thread_block().or_fail(Stage::Prepare, || "sigprocmask(SIG_BLOCK)".to_owned())?;
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
     let ended = supervise(socket, pid, &signals);
     family::end().or_fail(Stage::Wait, || "waitpid(-1)".to_owned())?;

@@ -16,9 +16,9 @@ use crate::support::{
 };
 
 /// The exit code when the operating system refuses something.
-const SYSTEM: i32 = 1;
+pub(crate) const SYSTEM: i32 = 1;
 /// The exit code when there is no sandbox to be had.
-const SANDBOX: i32 = 5;
+pub(crate) const SANDBOX: i32 = 5;
 
 /// Becomes a program with less; see [`Restrictions::wrap`].
 #[test]
@@ -75,23 +75,6 @@ fn in_a_container_of_docker_root_builds_the_same_bytes_and_is_told_what_is_missi
 }
 
 #[test]
-fn doctor_prints_what_a_container_needs_and_looks_at_nothing() {
-    let home = Home::new();
-    let says = |option: &str| {
-        let ran = run(&mut lbx(&home, &["doctor", option]));
-        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
-        ran.stdout
-    };
-    assert_eq!(
-        says("--docker"),
-        "--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined\n"
-    );
-    let pod = says("--kubernetes");
-    assert!(pod.contains("hostUsers: false\n") && pod.contains("procMount: Unmasked\n"), "{pod}");
-    assert!(!home.cache().join("lbx").exists());
-}
-
-#[test]
 fn in_a_container_of_docker_without_capabilities_the_filter_is_named() {
     let Some(image) = image() else { return };
     let (home, project) = example("hello");
@@ -141,7 +124,7 @@ fn noise(length: usize) -> Vec<u8> {
 /// A shell script as root of a user namespace of its own, where it may mount; none, with a loud word, where the
 /// host does not allow that.
 #[expect(clippy::print_stderr, reason = "a skip must be loud")]
-fn in_namespace(home: &Home, script: &str) -> Option<Command> {
+pub(crate) fn in_namespace(home: &Home, script: &str) -> Option<Command> {
     let mut probe = home.command("unshare");
     if run(probe.args(["--user", "--map-root-user", "--mount", "/bin/true"])).code != 0 {
         assert!(!must_run("sandbox"), "LBX_MUST_RUN=sandbox, and there are no user namespaces");
@@ -283,33 +266,6 @@ fn a_store_of_wheels_that_cannot_be_opened_is_named() {
         SYSTEM,
         "error: cannot open the store of wheels: failed to create directory `[ROOT]/cache/lbx/wheels`: File exists (os error 17)\n",
     );
-}
-
-#[test]
-fn denied_user_namespaces_are_diagnosed_with_the_layer_that_denies_them() {
-    let Some(image) = image() else { return };
-    let home = Home::new();
-    home.write("app.py", "");
-    let script = "echo 0 > /proc/sys/user/max_user_namespaces; exec \"$@\"";
-    let denied = |arguments: &[&str]| {
-        let mut command = in_namespace(&home, script)?;
-        command.args(arguments).env("LBX_CACHE_DIR", shared_store());
-        Some(command)
-    };
-    let Some(mut command) = denied(&["build", "--runtime", "python3.11", "--image", &image]) else { return };
-    fails(
-        &home,
-        &mut command,
-        SANDBOX,
-        "error: cannot start the sandbox: cannot create namespaces: unshare(CLONE_NEWNS|CLONE_NEWUTS|CLONE_NEWIPC|CLONE_NEWUSER|CLONE_NEWPID|CLONE_NEWNET): ENOSPC\n\
-        \x20 denied  user namespace: unshare(CLONE_NEWUSER): ENOSPC (user.max_user_namespaces is 0 (this is not about disk space))\n\
-        \x20         fix: sudo sysctl -w user.max_user_namespaces=15000; on Bottlerocket set it in the node's settings; EKS Auto Mode and Fargate do not allow it\n\
-        \x20 denied  backend chroot: cannot assemble /dev: mknodat(\"null\", S_IFCHR, 1:3): EPERM\n",
-    );
-    let doctor = run(&mut denied(&["doctor"]).unwrap());
-    assert_eq!(doctor.code, SANDBOX, "{doctor:?}");
-    assert!(doctor.stdout.contains("denied ") && doctor.stdout.contains("fix: "), "{}", doctor.stdout);
-    assert!(doctor.stdout.ends_with("lbx cannot build on this host.\n"), "{}", doctor.stdout);
 }
 
 #[test]

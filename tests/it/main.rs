@@ -3,7 +3,8 @@
 //! | module | about |
 //! |---|---|
 //! | `examples` | each project of `examples/`: its zips, its report, its handlers imported in the sandbox |
-//! | `commands` | `pull`, `doctor`, `--help`, `--quiet`, `--message-format json` |
+//! | `commands` | `pull`, `--help`, `--quiet`, `--message-format json` |
+//! | `doctor` | `lbx doctor`, what it fixes, and how sandbox errors end |
 //! | `configuration` | what is wrong with lbx.toml and the files that it names |
 //! | `requirements` | what pip refuses, and what is wrong with wheels |
 //! | `images` | what is wrong with a registry or an image |
@@ -15,6 +16,7 @@
 
 mod commands;
 mod configuration;
+mod doctor;
 mod examples;
 mod host;
 mod images;

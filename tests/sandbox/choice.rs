@@ -54,9 +54,9 @@ fn where_nothing_is_strong_enough_every_reason_is_told() {
     let Err(Error::Setup { failure, diagnosis, others }) = chosen else { panic!("{chosen:?}") };
     assert!(failure.call.starts_with("unshare("), "{failure}");
     assert!(diagnosis.is_some_and(|diagnosis| !diagnosis.can_run()));
-    let told: Vec<_> = others.iter().filter_map(|why| why.split(':').next()).collect();
+    let told: Vec<_> = others.iter().map(|(backend, _)| backend.name()).collect();
     assert_eq!(told, ["root-namespaces", "bwrap", "chroot", "proot", "loader"], "{others:?}");
-    assert!(others[4].contains("gives partial isolation here, and full isolation is required"), "{others:?}");
+    assert!(others[4].1.contains("gives partial isolation here, and full isolation is required"), "{others:?}");
 }
 
 #[test]

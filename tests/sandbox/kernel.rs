@@ -164,7 +164,9 @@ fn a_host_that_allows_everything_has_nothing_to_say() {
     for root in roots().into_iter().filter(|r| r.kind == Kind::Layers) {
         let diagnosis = launcher().diagnose(Some(root.dir.path())).expect("a diagnosis");
         assert!(diagnosis.can_run());
-        for finding in &diagnosis.findings {
+        // Landlock is not everywhere, and Yama may forbid tracing; the rest is what a sandbox needs.
+        let comforts = [Layer::Landlock, Layer::Tracing];
+        for finding in diagnosis.findings.iter().filter(|finding| !comforts.contains(&finding.layer)) {
             assert_eq!(finding.outcome, Outcome::Allowed, "{finding}");
         }
         let json = serde_json::to_string(&diagnosis).expect("JSON");
@@ -198,7 +200,7 @@ fn the_overlay_probe_leaves_nothing_and_explains_a_refusal() {
 }
 
 /// Runs an ignored test of this program below a shell command that changes its surroundings first.
-fn inside(surroundings: &str, through: &str, helper: &str) {
+pub(crate) fn inside(surroundings: &str, through: &str, helper: &str) {
     let this = std::env::current_exe().expect("this program");
     let script = format!("{surroundings} && exec {through} \"$0\" --exact {helper} --ignored --nocapture");
     let output = Command::new("unshare")

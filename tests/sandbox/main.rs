@@ -5,6 +5,7 @@
 
 mod attacks;
 mod choice;
+mod diagnosis;
 mod guarantees;
 mod hostile;
 mod kernel;

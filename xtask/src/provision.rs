@@ -14,6 +14,7 @@ pub(crate) const DEMO: &[&str] = &["docker-registry"];
 
 /// What the tests use besides.
 pub(crate) const TEST: &[&str] = &[
+    "apparmor",
     "bubblewrap",
     "busybox-static",
     "libarchive-tools",

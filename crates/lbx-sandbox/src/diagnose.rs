@@ -1,15 +1,20 @@
 //! Turns probes into causes and fixes: which part of this host denies a sandbox, and what to do about it.
 //! The probing itself is done by throw-away children.
 
-use std::fmt;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+mod explain;
+mod host;
+mod layers;
 
-use nix::errno::Errno;
+use std::fmt;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Failure, Stage};
+use self::host::{FileSystem, Host};
+use self::layers::Layers;
+use crate::error::{Error, Failure};
 use crate::launch::Launcher;
+use crate::remedy::Remedy;
 use crate::wire::{Probe, Setting};
 
 /// What this host allows, one finding for each layer of the sandbox.
@@ -28,8 +33,10 @@ pub struct Finding {
     pub outcome: Outcome,
     /// Why it was denied, when that is known.
     pub cause: Option<String>,
-    /// What to do about it.
+    /// What to do about it: a command, or one line.
     pub fix: Option<String>,
+    /// The fix as a change that the machine's administrator can make, when it is one.
+    pub remedy: Option<Remedy>,
 }
 
 /// A part of the sandbox that a host can deny by itself.
@@ -51,6 +58,12 @@ pub enum Layer {
     OtherNamespaces,
     /// An empty network.
     Network,
+    /// A filter of system calls.
+    Filter,
+    /// A Landlock domain.
+    Landlock,
+    /// Tracing a child, which is how proot works.
+    Tracing,
 }
 
 /// How a try went.
@@ -75,11 +88,72 @@ pub enum Overlay {
 }
 
 impl Diagnosis {
-    /// Whether commands can run. A denied overlay or /proc has a replacement.
+    /// Whether commands can run in namespaces. What nothing is lost of but a second fence, or comfort, is no reason
+    /// against it.
     pub fn can_run(&self) -> bool {
-        let replaceable = |l| matches!(l, Layer::Overlay | Layer::Proc);
-        self.findings.iter().all(|f| f.outcome == Outcome::Allowed || replaceable(f.layer))
+        self.findings.iter().all(|f| f.outcome == Outcome::Allowed || f.layer.can_be_missed())
     }
+
+    /// What is denied.
+    pub fn problems(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| matches!(finding.outcome, Outcome::Denied(_)))
+    }
+
+    /// What the machine's administrator can change, each change once.
+    pub fn remedies(&self) -> Vec<Remedy> {
+        let mut remedies = Vec::new();
+        for remedy in self.problems().filter_map(|finding| finding.remedy.as_ref()) {
+            if !remedies.contains(remedy) {
+                remedies.push(remedy.clone());
+            }
+        }
+        remedies
+    }
+}
+
+impl Layer {
+    /// Whether commands run in namespaces without it.
+    fn can_be_missed(self) -> bool {
+        matches!(self, Self::Overlay | Self::Proc | Self::Landlock | Self::Tracing)
+    }
+
+    /// What is lost where it is denied; nothing where the loss is the sandbox itself.
+    pub fn loss(self) -> Option<&'static str> {
+        match self {
+            Self::Overlay => Some("layers are merged by copying"),
+            Self::Proc => Some("build code sees the container's processes"),
+            Self::Landlock => Some(
+                "proot and loader protect no files; processes and abstract sockets of the same user are in reach where no namespace hides them",
+            ),
+            Self::Tracing => Some("the backend proot"),
+            _ => None,
+        }
+    }
+}
+
+impl Finding {
+    fn allowed(layer: Layer) -> Self {
+        Self { layer, outcome: Outcome::Allowed, cause: None, fix: None, remedy: None }
+    }
+
+    fn not_tried(layer: Layer) -> Self {
+        Self { outcome: Outcome::NotTried, ..Self::allowed(layer) }
+    }
+
+    fn denied(layer: Layer, failure: Failure, setting: &Setting, host: &Host) -> Self {
+        let explanation = explain::explain(layer, &failure, setting, host);
+        let (cause, fix, remedy) = explanation
+            .map_or((None, None, None), |found| (Some(found.cause), Some(found.fix), found.remedy));
+        Self { layer, outcome: Outcome::Denied(failure), cause, fix, remedy }
+    }
+}
+
+/// Why something is denied, and what to do about it.
+#[derive(Debug, PartialEq, Eq)]
+struct Explanation {
+    cause: String,
+    fix: String,
+    remedy: Option<Remedy>,
 }
 
 impl fmt::Display for Layer {
@@ -92,6 +166,9 @@ impl fmt::Display for Layer {
             Self::Proc => "own /proc",
             Self::OtherNamespaces => "pid, ipc and uts namespaces",
             Self::Network => "network namespace",
+            Self::Filter => "system call filter",
+            Self::Landlock => "landlock",
+            Self::Tracing => "tracing",
         })
     }
 }
@@ -109,210 +186,58 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What the host says about itself; looked at only to explain a denial, never to predict one.
-#[derive(Debug, Default)]
-struct Host {
-    unprivileged_userns_clone: Option<String>,
-    max_user_namespaces: Option<String>,
-    in_chroot: bool,
-}
-
-impl Host {
-    fn read() -> Self {
-        let value = |path: &str| fs_err::read_to_string(path).ok().map(|v| v.trim().to_owned());
-        let mounts = value("/proc/self/mountinfo").unwrap_or_default();
-        Self {
-            unprivileged_userns_clone: value("/proc/sys/kernel/unprivileged_userns_clone"),
-            max_user_namespaces: value("/proc/sys/user/max_user_namespaces"),
-            // A process sees only the mounts below its root, and its root is one unless it was changed.
-            in_chroot: root_differs_from_init().unwrap_or_else(|| {
-                !mounts.is_empty() && !mounts.lines().any(|l| l.split(' ').nth(4) == Some("/"))
-            }),
-        }
-    }
-}
-
-/// Compares our root with that of process 1, which only root may look at.
-fn root_differs_from_init() -> Option<bool> {
-    use std::os::unix::fs::MetadataExt;
-    let identity = |path: &str| fs_err::metadata(path).ok().map(|m| (m.dev(), m.ino()));
-    Some(identity("/proc/1/root")? != identity("/")?)
-}
-
+/// See [`Launcher::diagnose`].
 pub(crate) fn diagnose(launcher: &Launcher, store: Option<&Path>) -> Result<Diagnosis, Error> {
-    let mut findings = Vec::new();
-    let plan = [
-        (Layer::UserNamespace, Probe::UserNamespace),
-        (Layer::IdMap, Probe::IdMap),
-        (Layer::OtherNamespaces, Probe::OtherNamespaces),
-        (Layer::Mount, Probe::Mount),
-        (Layer::Proc, Probe::Proc),
-        (Layer::Network, Probe::Network),
+    use Layer::{Filter, IdMap, Landlock, Mount, Network, OtherNamespaces, Proc, Tracing, UserNamespace};
+    // Each with the layers that it needs.
+    let plan: [(Layer, Probe, &[Layer]); 9] = [
+        (UserNamespace, Probe::UserNamespace, &[]),
+        (IdMap, Probe::IdMap, &[UserNamespace]),
+        (OtherNamespaces, Probe::OtherNamespaces, &[UserNamespace, IdMap]),
+        (Mount, Probe::Mount, &[UserNamespace, IdMap]),
+        (Proc, Probe::Proc, &[UserNamespace, IdMap, OtherNamespaces, Mount]),
+        (Network, Probe::Network, &[UserNamespace, IdMap]),
+        (Filter, Probe::Filter, &[]),
+        (Landlock, Probe::Landlock, &[]),
+        (Tracing, Probe::Tracing, &[]),
     ];
-    for (layer, probe) in plan {
-        // Every layer needs a user namespace with its map, and an own /proc needs mounts.
-        let needed = |l| {
-            matches!(l, Layer::UserNamespace | Layer::IdMap) || (layer == Layer::Proc && l == Layer::Mount)
-        };
-        let finding = if denied(&findings, needed) {
-            Finding { layer, outcome: Outcome::NotTried, cause: None, fix: None }
+    let mut findings = Vec::new();
+    for (layer, probe, needs) in plan {
+        findings.push(if is_denied(&findings, needs) {
+            Finding::not_tried(layer)
         } else {
-            let (failure, setting) = launcher.probe(probe)?;
-            conclude(layer, failure, &setting, &Host::read())
-        };
-        findings.push(finding);
+            match launcher.probe(probe)? {
+                (None, _) => Finding::allowed(layer),
+                (Some(failure), setting) => Finding::denied(layer, failure, &setting, &Host::read()),
+            }
+        });
     }
     if let Some(store) = store {
-        findings.push(
-            if denied(&findings, |l| matches!(l, Layer::UserNamespace | Layer::IdMap | Layer::Mount)) {
-                Finding { layer: Layer::Overlay, outcome: Outcome::NotTried, cause: None, fix: None }
-            } else {
-                match overlay(launcher, store)? {
-                    Overlay::Refused(finding) => finding,
-                    Overlay::Supported => {
-                        Finding { layer: Layer::Overlay, outcome: Outcome::Allowed, cause: None, fix: None }
-                    }
-                }
-            },
-        );
+        findings.push(if is_denied(&findings, &[UserNamespace, IdMap, Mount]) {
+            Finding::not_tried(Layer::Overlay)
+        } else {
+            match overlay(launcher, store)? {
+                Overlay::Refused(finding) => finding,
+                Overlay::Supported => Finding::allowed(Layer::Overlay),
+            }
+        });
     }
+    explain::emulator(&mut findings);
     Ok(Diagnosis { findings })
 }
 
-fn denied(findings: &[Finding], layer: impl Fn(Layer) -> bool) -> bool {
-    findings.iter().any(|f| layer(f.layer) && matches!(f.outcome, Outcome::Denied(_)))
-}
-
-fn conclude(layer: Layer, failure: Option<Failure>, setting: &Setting, host: &Host) -> Finding {
-    let Some(failure) = failure else {
-        return Finding { layer, outcome: Outcome::Allowed, cause: None, fix: None };
-    };
-    let explanation = explain(layer, Errno::from_raw(failure.errno), setting, host);
-    let (cause, fix) = explanation.map_or((None, None), |(cause, fix)| (Some(cause), Some(fix)));
-    Finding { layer, outcome: Outcome::Denied(failure), cause, fix }
-}
-
-/// The cause of a denial and what to do about it. The first match wins: the most specific come first.
-fn explain(layer: Layer, errno: Errno, setting: &Setting, host: &Host) -> Option<(String, String)> {
-    let label = setting.label.as_deref().unwrap_or_default();
-    let permission = matches!(errno, Errno::EPERM | Errno::EACCES);
-    let filtered = setting.seccomp == Some(2);
-    let (cause, fix) = match layer {
-        _ if permission && label.starts_with("unprivileged_userns") => (
-            "AppArmor takes the capabilities from unprivileged user namespaces (Ubuntu 23.10 and later)",
-            "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile for this program with `userns,`",
-        ),
-        // It is tried only where mounts are allowed, so that no filter of system calls can be the cause.
-        Layer::Proc if errno == Errno::EPERM => (
-            "parts of /proc are masked by the container around this process",
-            "none needed: the container's own /proc is bound in its place; `--security-opt systempaths=unconfined` gives a new one",
-        ),
-        Layer::Overlay => (
-            "the kernel or the file system of the layers does not allow overlays in a user namespace",
-            "none needed: layers are merged by copying; a cache on ext4, xfs or btrfs and Linux 5.11 or later avoid that",
-        ),
-        _ if permission && label.starts_with("docker-default") => (
-            "the AppArmor profile of Docker denies mounts",
-            "run the container with `--security-opt apparmor=unconfined`",
-        ),
-        _ if permission && label.contains(":container_t:") => (
-            "SELinux confines the container around this process",
-            "run the container with `--security-opt label=disable`",
-        ),
-        Layer::UserNamespace if errno == Errno::ENOSPC => (
-            match host.max_user_namespaces.as_deref() {
-                Some("0") => "user.max_user_namespaces is 0 (this is not about disk space)",
-                _ => {
-                    "the limit on user namespaces or on their nesting is reached (this is not about disk space)"
-                }
-            },
-            "sudo sysctl -w user.max_user_namespaces=15000; on Bottlerocket set it in the node's settings; EKS Auto Mode and Fargate do not allow it",
-        ),
-        Layer::UserNamespace if permission && host.unprivileged_userns_clone.as_deref() == Some("0") => {
-            ("kernel.unprivileged_userns_clone is 0", "sudo sysctl -w kernel.unprivileged_userns_clone=1")
-        }
-        Layer::UserNamespace if errno == Errno::EPERM && host.in_chroot => (
-            "this process runs in a chroot, where the kernel allows no user namespace",
-            "run outside the chroot",
-        ),
-        _ if permission && filtered => (
-            match setting.clone3.as_str() {
-                "ENOSYS" => {
-                    "the system call filter of the container around this process (Docker's or containerd's default)"
-                }
-                _ => "a system call filter (seccomp) on this process",
-            },
-            "be root in the container, with the capabilities that Docker gives (then the backend `chroot` does it); or run the container with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined`; in Kubernetes use `hostUsers: false` with `procMount: Unmasked` and an unconfined seccomp profile",
-        ),
-        Layer::UserNamespace if errno == Errno::EINVAL => {
-            ("the kernel was built without user namespaces", "use a kernel with CONFIG_USER_NS=y")
-        }
-        _ => return None,
-    };
-    Some((cause.to_owned(), fix.to_owned()))
+fn is_denied(findings: &[Finding], layers: &[Layer]) -> bool {
+    findings.iter().any(|f| layers.contains(&f.layer) && matches!(f.outcome, Outcome::Denied(_)))
 }
 
 /// See [`Launcher::overlay_supported`].
 pub(crate) fn overlay(launcher: &Launcher, directory: &Path) -> Result<Overlay, Error> {
-    let layers = match Layers::make(directory) {
-        Ok(layers) => layers,
-        Err((_guard, failure)) => {
-            let finding = conclude(Layer::Overlay, Some(failure), &Setting::default(), &Host::default());
-            return Ok(Overlay::Refused(finding));
-        }
+    let (failure, setting) = match Layers::make(directory) {
+        Ok(layers) => launcher.probe(Probe::Overlay(layers.path.clone()))?,
+        Err((_guard, failure)) => (Some(failure), Setting::default()),
     };
-    let (failure, setting) = launcher.probe(Probe::Overlay(layers.path.clone()))?;
-    Ok(match failure {
-        None => Overlay::Supported,
-        Some(_) => Overlay::Refused(conclude(Layer::Overlay, failure, &setting, &Host::read())),
-    })
-}
-
-/// Two layers to stack, in a directory that goes away with this value.
-struct Layers {
-    path: PathBuf,
-}
-
-impl Layers {
-    /// On an error the value, when there is one already, is returned too, to be dropped.
-    fn make(directory: &Path) -> Result<Self, (Option<Self>, Failure)> {
-        let template = directory.join(".lbx-overlay-XXXXXX");
-        let call = || format!("mkdtemp({template:?})");
-        let path = nix::unistd::mkdtemp(&template)
-            .map_err(|errno| (None, Failure::new(Stage::Root, call(), errno)))?;
-        let layers = Self { path };
-        match layers.populate() {
-            Ok(()) => Ok(layers),
-            Err(failure) => Err((Some(layers), failure)),
-        }
-    }
-
-    fn populate(&self) -> Result<(), Failure> {
-        use crate::error::OrFail;
-        let stage = Stage::Root;
-        for name in ["lower/opaque", "upper/opaque", "merged"] {
-            let path = self.path.join(name);
-            fs_err::create_dir_all(&path).or_fail(stage, || format!("mkdir({path:?})"))?;
-        }
-        for name in ["lower/kept", "lower/removed", "lower/opaque/old", "upper/opaque/new"] {
-            let path = self.path.join(name);
-            fs_err::write(&path, "").or_fail(stage, || format!("write({path:?})"))?;
-        }
-        let whiteout = self.path.join("upper/removed");
-        nix::sys::stat::mknod(&whiteout, nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::empty(), 0)
-            .or_fail(stage, || format!("mknod({whiteout:?}, S_IFCHR, 0:0)"))?;
-        let opaque = self.path.join("upper/opaque");
-        let opaque: OwnedFd =
-            fs_err::File::open(&opaque).or_fail(stage, || format!("open({opaque:?})"))?.into_parts().0.into();
-        crate::syscalls::set_xattr(&opaque, c"user.overlay.opaque", b"y")
-            .or_fail(stage, || "fsetxattr(\"user.overlay.opaque\", \"y\")".to_owned())
-    }
-}
-
-impl Drop for Layers {
-    fn drop(&mut self) {
-        // No command runs in it and the kernel only reads it, so it is neither deep nor closed. What cannot be removed
-        // was not writable to begin with; there is nothing more to do about it.
-        let _ = fs_err::remove_dir_all(&self.path);
-    }
+    Ok(failure.map_or(Overlay::Supported, |failure| {
+        let host = Host { store: FileSystem::of(directory), ..Host::default() };
+        Overlay::Refused(Finding::denied(Layer::Overlay, failure, &setting, &host))
+    }))
 }

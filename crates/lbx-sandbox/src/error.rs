@@ -31,7 +31,7 @@ pub enum Error {
         /// What this host allows, when the failure may be the host's refusal.
         diagnosis: Option<Box<Diagnosis>>,
         /// Weaker ways that were tried too, each with what went wrong.
-        others: Vec<String>,
+        others: Vec<(Backend, String)>,
     },
     /// Less isolation than was asked for.
     #[error("the backend `{backend}` gives {level} isolation here, and {require} isolation is required")]
@@ -42,6 +42,10 @@ pub enum Error {
         level: Level,
         /// What was asked for.
         require: Level,
+        /// What this host allows.
+        diagnosis: Option<Box<Diagnosis>>,
+        /// Weaker ways that were tried too, each with what went wrong.
+        others: Vec<(Backend, String)>,
     },
     /// The sandbox stood, and its root holds no such program.
     #[error("no program `{program}` in the sandbox")]
@@ -130,8 +134,8 @@ impl Stage {
         }
     }
 
-    /// Whether a refusal at this stage may be the host's policy, so that a diagnosis is worth its time.
-    pub(crate) fn depends_on_host(self) -> bool {
+    /// Whether a refusal at this stage may be the host's policy.
+    fn depends_on_host(self) -> bool {
         matches!(
             self,
             Self::Namespaces
@@ -142,6 +146,8 @@ impl Stage {
                 | Self::Tmpfs
                 | Self::Binds
                 | Self::Pivot
+                | Self::Network
+                | Self::Privileges
         )
     }
 }
@@ -163,6 +169,22 @@ pub struct Failure {
 impl Failure {
     pub(crate) fn new(stage: Stage, call: impl Into<String>, errno: Errno) -> Self {
         Self { stage, call: call.into(), errno: errno as i32 }
+    }
+
+    /// Whether it may be the host's policy, so that a diagnosis is worth its time.
+    pub(crate) fn may_be_refusal(&self) -> bool {
+        let is_refusal = matches!(
+            Errno::from_raw(self.errno),
+            Errno::EPERM
+                | Errno::EACCES
+                | Errno::ENOSPC
+                | Errno::ENOSYS
+                | Errno::EINVAL
+                | Errno::EUSERS
+                | Errno::ENODEV
+                | Errno::EOPNOTSUPP
+        );
+        is_refusal && self.stage.depends_on_host()
     }
 
     /// The symbolic name of the error number, for instance `EPERM`.

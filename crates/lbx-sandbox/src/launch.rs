@@ -168,22 +168,25 @@ impl Launcher {
                 Ok(claims) if claims.level() >= require => return Ok(Chosen { backend, claims, refused }),
                 Ok(claims) => {
                     let level = claims.level();
-                    refused.push((backend, Error::TooWeak { backend, level, require }));
+                    let (diagnosis, others) = (None, Vec::new());
+                    refused.push((backend, Error::TooWeak { backend, level, require, diagnosis, others }));
                 }
                 Err(error) => refused.push((backend, error)),
             }
         }
         // The first is the strongest, and the one whose diagnosis helps most.
         let mut refused = refused.into_iter();
-        let (_, first) = refused.next().ok_or_else(|| Error::Spec("there are no backends".to_owned()))?;
-        let others = refused.map(|(backend, error)| format!("{backend}: {error}")).collect();
-        Err(match first {
-            Error::Setup { failure, diagnosis, .. } => Error::Setup { failure, diagnosis, others },
-            first => first,
-        })
+        let (_, mut first) = refused.next().ok_or_else(|| Error::Spec("there are no backends".to_owned()))?;
+        if let Error::Setup { others, diagnosis, .. } | Error::TooWeak { others, diagnosis, .. } = &mut first
+        {
+            others.extend(refused.map(|(backend, error)| (backend, error.to_string())));
+            // A diagnosis that cannot be made must not hide the failure it would explain.
+            *diagnosis = self.diagnose(None).ok().map(Box::new);
+        }
+        Err(first)
     }
 
-    /// Runs the self-test of a backend in an empty root.
+    /// Runs the self-test of a backend in an empty root. Its error comes without a diagnosis.
     pub fn test(&self, backend: Backend, scratch: &Path) -> Result<Claims, Error> {
         let template = scratch.join("self-test-XXXXXX");
         let made = nix::unistd::mkdtemp(&template);
@@ -200,10 +203,10 @@ impl Launcher {
         let status = running.reap()?;
         match report {
             Some(Report::Tested(claims)) => Ok(claims),
-            Some(Report::Failed(failure)) => Err(running.explain(failure)),
+            Some(Report::Failed(failure)) => Err(running.error(failure)),
             Some(Report::Exited(exit)) => {
                 let call = format!("{backend} ended with {} before the self-test", exit.end);
-                Err(running.explain(Failure::new(Stage::SelfTest, call, NO_ERROR)))
+                Err(running.error(Failure::new(Stage::SelfTest, call, NO_ERROR)))
             }
             Some(_) | None => Err(Error::Killed { status: status.to_string() }),
         }
@@ -373,24 +376,27 @@ impl Running {
         Ok(status)
     }
 
-    fn explain(&self, failure: Failure) -> Error {
-        let errno = Errno::from_raw(failure.errno);
+    fn error(&self, failure: Failure) -> Error {
         if failure.stage == Stage::Exec {
             let program = self.program.clone();
-            return match errno {
+            return match Errno::from_raw(failure.errno) {
                 Errno::ENOENT => Error::ProgramNotFound { program },
                 _ => Error::Exec { program, failure },
             };
         }
-        let refusal = matches!(
-            errno,
-            Errno::EPERM | Errno::EACCES | Errno::ENOSPC | Errno::ENOSYS | Errno::EINVAL | Errno::EUSERS
-        );
-        // A diagnosis that cannot be made must not hide the failure it would explain.
-        let diagnosis = (refusal && failure.stage.depends_on_host())
-            .then(|| self.launcher.diagnose(None).ok().map(Box::new))
-            .flatten();
-        Error::Setup { failure, diagnosis, others: Vec::new() }
+        Error::Setup { failure, diagnosis: None, others: Vec::new() }
+    }
+
+    /// The error, with a diagnosis when this host may be the cause.
+    fn explain(&self, failure: Failure) -> Error {
+        let mut error = self.error(failure);
+        if let Error::Setup { failure, diagnosis, .. } = &mut error
+            && failure.may_be_refusal()
+        {
+            // A diagnosis that cannot be made must not hide the failure it would explain.
+            *diagnosis = self.launcher.diagnose(None).ok().map(Box::new);
+        }
+        error
     }
 }
 

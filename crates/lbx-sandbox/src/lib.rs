@@ -9,7 +9,9 @@
 //! * [`Spec`] says what the command sees, [`Streams`] where its output goes.
 //! * [`Launcher::spawn`] starts it, [`Running`] waits for it or kills it.
 //! * [`Launcher::overlay_supported`] says whether layers can be stacked without copying.
-//! * [`Launcher::diagnose`] says which part of this host denies a sandbox, and what to do about it.
+//! * [`Launcher::survey`] says which backends work here.
+//! * [`Launcher::diagnose`] says which part of this host denies a sandbox, and what to do about it: a [`Remedy`], when
+//!   it is a change to the machine.
 //!
 //! ```no_run
 //! use lbx_sandbox::{Launcher, Root, Spec, Streams};
@@ -33,7 +35,9 @@ mod diagnose;
 mod error;
 pub mod filter;
 mod launch;
+mod remedy;
 mod spec;
+mod survey;
 mod syscalls;
 mod wire;
 
@@ -42,4 +46,5 @@ pub use child::init_if_child;
 pub use diagnose::{Diagnosis, Finding, Layer, Outcome, Overlay};
 pub use error::{Error, Failure, Stage};
 pub use launch::{Chosen, End, Exit, KillHandle, Launcher, Running, Stream, Streams, Usage};
+pub use remedy::{Remedy, Steps};
 pub use spec::{Access, Bind, File, Network, Root, Spec, Tmpfs};

@@ -219,6 +219,34 @@ pub(crate) fn leave_session_keyring() {
     unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, no_name) };
 }
 
+/// Makes a set of Landlock rules for these accesses to files and the network, and these scopes. ENOSYS where the kernel
+/// has none, EOPNOTSUPP where it is switched off, E2BIG or EINVAL where it knows less than is asked for.
+pub(crate) fn landlock_ruleset(attributes: [u64; 3]) -> nix::Result<OwnedFd> {
+    // The first kernels knew files only, and take nothing longer than that.
+    let size = if attributes[1..] == [0, 0] { size_of::<u64>() } else { size_of_val(&attributes) };
+    // SAFETY: the attributes live through the call, and no more than their size is passed along.
+    let raw = Errno::result(unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, attributes.as_ptr(), size, 0)
+    })?;
+    let raw = RawFd::try_from(raw).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Enters a Landlock domain with these rules. The process must have `no_new_privs`.
+pub(crate) fn landlock_restrict(ruleset: &OwnedFd) -> nix::Result<()> {
+    // SAFETY: integer arguments only.
+    let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
+    Errno::result(result).map(drop)
+}
+
+/// Asks to be traced by the parent.
+pub(crate) fn trace_me() -> nix::Result<()> {
+    let nothing = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: this request reads none of its other arguments.
+    Errno::result(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, nothing, nothing) }).map(drop)
+}
+
 /// Brings up the loopback interface of the current network namespace.
 pub(crate) fn loopback_up() -> nix::Result<()> {
     /// `IFF_UP` and `IFF_RUNNING`, which are wider constants than the field that takes them.

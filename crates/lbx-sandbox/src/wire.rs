@@ -60,6 +60,12 @@ pub(crate) enum Probe {
     OtherNamespaces,
     /// A network namespace with its loopback interface.
     Network,
+    /// A filter of system calls.
+    Filter,
+    /// A Landlock domain with all the rules that commands get.
+    Landlock,
+    /// A child that is traced.
+    Tracing,
     /// An overlay with a whiteout and an opaque directory, prepared in this directory.
     Overlay(PathBuf),
 }
@@ -93,6 +99,8 @@ pub(crate) struct Setting {
     pub(crate) label: Option<String>,
     /// What `clone3` answers to an empty request.
     pub(crate) clone3: String,
+    /// How many Landlock domains it is in.
+    pub(crate) landlock_domains: usize,
 }
 
 /// Packs a request: the length of its JSON, the JSON, then the contents of the files.

@@ -106,6 +106,12 @@ pub(crate) struct Doctor {
     /// Print the smallest pod that gives full isolation.
     #[arg(long)]
     pub(crate) kubernetes: bool,
+    /// Print what this machine's administrator can change so that builds are isolated, as a shell script.
+    #[arg(long, conflicts_with_all = ["docker", "kubernetes"])]
+    pub(crate) fix: bool,
+    /// Make these changes, with sudo where needed, and look whether they helped.
+    #[arg(long, requires = "fix")]
+    pub(crate) apply: bool,
 }
 
 /// `lbx pull`.

@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 pub(crate) mod doctor;
+mod fix;
 pub(crate) mod pull;
 pub(crate) mod schema;
 

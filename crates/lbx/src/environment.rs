@@ -20,6 +20,10 @@ pub(crate) struct Environment {
     pub(crate) pip: Vec<(String, String)>,
     /// The proxies that registries are reached through.
     pub(crate) proxy: Option<ProxyOptions>,
+    /// The path of this program, as the kernel names it; empty when there is none.
+    pub(crate) program: PathBuf,
+    /// Whether the user is root.
+    pub(crate) is_root: bool,
     /// Whether stderr is a terminal whose user has nothing against colours.
     pub(crate) colours: bool,
 }
@@ -68,6 +72,8 @@ impl Environment {
                 .filter_map(|name| Some(((*name).to_owned(), variable(name)?)))
                 .collect(),
             proxy: proxy(),
+            program: program(),
+            is_root: is_root(),
             colours: colours(),
             current_dir,
         }
@@ -77,6 +83,18 @@ impl Environment {
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The effective user id, which the kernel lists second.
+fn is_root() -> bool {
+    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    ids.is_some_and(|ids| ids.split_whitespace().nth(1) == Some("0"))
+}
+
+/// This program's own path; nothing when its file has been removed or replaced since it started.
+fn program() -> PathBuf {
+    std::env::current_exe().and_then(fs_err::canonicalize).unwrap_or_default()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that asks for the current directory")]

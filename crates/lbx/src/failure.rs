@@ -4,8 +4,8 @@ use std::error::Error;
 
 use lbx_build::ErrorKind;
 
+use crate::diagnosis::Denials;
 use crate::exit;
-use crate::render::printable;
 
 /// Why a command ends without success, ready to be shown.
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub(crate) struct Failure {
     pub(crate) output: Option<String>,
     /// What the user can do.
     pub(crate) hint: Option<String>,
-    /// What this host denies, line by line, when that is the cause.
-    pub(crate) diagnosis: Vec<String>,
+    /// What this host denies, when that is the cause.
+    pub(crate) diagnosis: Box<Denials>,
     /// The exit code.
     pub(crate) code: u8,
 }
@@ -25,7 +25,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure without causes.
     pub(crate) fn new(code: u8, message: impl Into<String>, hint: Option<String>) -> Self {
-        Self { message: message.into(), output: None, hint, diagnosis: Vec::new(), code }
+        Self { message: message.into(), output: None, hint, diagnosis: Box::default(), code }
     }
 }
 
@@ -47,14 +47,11 @@ impl From<lbx_build::Error> for Failure {
             _ => None,
         };
         let diagnosis = match &error {
-            lbx_build::Error::Sandbox(lbx_sandbox::Error::Setup { diagnosis, others, .. }) => {
-                let problems = diagnosis.iter().flat_map(|found| crate::command::doctor::problems(found));
-                let others = others.iter().map(|why| format!("denied  backend {}", printable(why)));
-                problems.chain(others).collect()
-            }
-            _ => Vec::new(),
+            lbx_build::Error::Sandbox(error) => Denials::of(error),
+            _ => Denials::default(),
         };
-        Self { message: chain(&error), output, hint: error.hint(), diagnosis, code }
+        let hint = error.hint().or_else(|| diagnosis.hint());
+        Self { message: chain(&error), output, hint, diagnosis: Box::new(diagnosis), code }
     }
 }
 

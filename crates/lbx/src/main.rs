@@ -4,6 +4,7 @@
 
 mod arguments;
 mod command;
+mod diagnosis;
 mod environment;
 mod exit;
 mod failure;

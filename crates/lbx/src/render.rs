@@ -90,7 +90,7 @@ impl Output {
             stderr(printable(output).trim_end());
         }
         stderr(&format!("error: {}", printable(&failure.message)));
-        for line in &failure.diagnosis {
+        for line in failure.diagnosis.lines() {
             stderr(&format!("  {line}"));
         }
         if let Some(hint) = &failure.hint {

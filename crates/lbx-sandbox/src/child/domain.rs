@@ -59,6 +59,12 @@ pub(super) fn enter(rules: &Rules) -> Enforced {
     Enforced { files: restrict(rules, false).is_ok(), scope: false }
 }
 
+/// What is asked of the kernel for a whole domain, as the numbers of the call: files, network and scopes.
+pub(super) fn everything() -> [u64; 3] {
+    let scopes = Scope::AbstractUnixSocket | Scope::Signal;
+    [AccessFs::from_all(FILES).bits(), AccessNet::from_all(ABI::V4).bits(), scopes.bits()]
+}
+
 /// With `scope`, also what came with and before it: the network, which the kernel has had since 6.7.
 fn restrict(rules: &Rules, scope: bool) -> Result<(), landlock::RulesetError> {
     let (everything, reading) = (AccessFs::from_all(FILES), AccessFs::from_read(FILES));

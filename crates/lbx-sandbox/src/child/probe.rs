@@ -6,19 +6,28 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
 use nix::sys::wait::{WaitStatus, waitpid};
 
-use super::{mounts, namespaces};
+use super::{calls, domain, mounts, namespaces};
 use crate::error::{Failure, OrFail, Stage};
+use crate::spec::Network;
 use crate::syscalls;
 use crate::wire::{self, Probe, Report, Setting};
+
+/// A Landlock access that nothing here needs, and that every kernel with Landlock knows.
+const MAKE_BLOCK_DEVICES: u64 = 1 << 11;
+/// How many Landlock domains a process can be in: now, and before Linux 5.19.
+const MOST_DOMAINS: std::ops::RangeInclusive<usize> = 16..=64;
 
 const USER_AND_MOUNTS: CloneFlags = CloneFlags::CLONE_NEWUSER.union(CloneFlags::CLONE_NEWNS);
 
 /// Tries it and reports.
 pub(super) fn run(socket: &OwnedFd, probe: &Probe) -> i32 {
     let failure = attempt(probe).err();
-    let report = Report::Probed { failure, setting: setting() };
+    // Nobody asks for the setting of what went well.
+    let setting = failure.as_ref().map(|_| setting()).unwrap_or_default();
+    let report = Report::Probed { failure, setting };
     i32::from(wire::send(socket.as_fd(), &report, &[]).is_err())
 }
 
@@ -35,7 +44,8 @@ fn attempt(probe: &Probe) -> Result<(), Failure> {
         Probe::Proc => {
             enter(USER_AND_MOUNTS | CloneFlags::CLONE_NEWPID)?;
             mounts::make_private()?;
-            in_child(|| fresh("proc", "/proc", None))
+            let call = "mount(\"proc\", \"/proc\", \"proc\")";
+            in_child(Stage::Proc, call, || fresh("proc", "/proc", None).map_err(|failure| failure.errno))
         }
         Probe::OtherNamespaces => {
             let others = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
@@ -45,8 +55,52 @@ fn attempt(probe: &Probe) -> Result<(), Failure> {
             enter(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
             syscalls::loopback_up().or_fail(Stage::Network, || "ioctl(SIOCSIFFLAGS, \"lo\")".to_owned())
         }
+        Probe::Filter => {
+            no_new_privileges()?;
+            let call = || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned();
+            calls::filter(Network::None).install().or_fail(Stage::Privileges, call)
+        }
+        Probe::Landlock => landlock(),
+        Probe::Tracing => in_child(Stage::Prepare, "ptrace(PTRACE_TRACEME)", || {
+            syscalls::trace_me().map_err(|errno| errno as i32)
+        }),
         Probe::Overlay(directory) => overlay(directory),
     }
+}
+
+fn no_new_privileges() -> Result<(), Failure> {
+    prctl::set_no_new_privs().or_fail(Stage::Privileges, || "prctl(PR_SET_NO_NEW_PRIVS)".to_owned())
+}
+
+/// Asks for all the rules that commands get, and enters a domain with one that nobody here will miss.
+fn landlock() -> Result<(), Failure> {
+    let stage = Stage::Privileges;
+    let [files, network, scopes] = domain::everything();
+    let call = || format!("landlock_create_ruleset({{{files:#x}, {network:#x}, {scopes:#x}}})");
+    drop(syscalls::landlock_ruleset([files, network, scopes]).or_fail(stage, call)?);
+    no_new_privileges()?;
+    let harmless = syscalls::landlock_ruleset([MAKE_BLOCK_DEVICES, 0, 0]).or_fail(stage, call)?;
+    syscalls::landlock_restrict(&harmless).or_fail(stage, || "landlock_restrict_self()".to_owned())
+}
+
+/// How many Landlock domains this process is in already, found by entering more until the kernel has had enough.
+fn landlock_domains() -> usize {
+    let Ok(ruleset) = syscalls::landlock_ruleset([MAKE_BLOCK_DEVICES, 0, 0]) else { return 0 };
+    if no_new_privileges().is_err() {
+        return 0;
+    }
+    for entered in 0..=*MOST_DOMAINS.end() {
+        match syscalls::landlock_restrict(&ruleset) {
+            Ok(()) => {}
+            Err(Errno::E2BIG) => {
+                let most =
+                    if entered <= *MOST_DOMAINS.start() { MOST_DOMAINS.start() } else { MOST_DOMAINS.end() };
+                return most - entered;
+            }
+            Err(_) => return 0,
+        }
+    }
+    0
 }
 
 fn enter(flags: CloneFlags) -> Result<(), Failure> {
@@ -59,17 +113,14 @@ fn fresh(kind: &str, target: &str, options: Option<&str>) -> Result<(), Failure>
         .or_fail(Stage::Root, || mounts::mount_call(kind, target, flags, options))
 }
 
-/// Runs `attempt` in a new process, the first of a new process id namespace; only its errno comes back.
-fn in_child(attempt: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+/// Runs `attempt` in a new process; only its errno comes back.
+fn in_child(stage: Stage, call: &str, attempt: impl FnOnce() -> Result<(), i32>) -> Result<(), Failure> {
     match syscalls::fork().or_fail(Stage::Namespaces, || "fork()".to_owned())? {
-        None => syscalls::exit_now(attempt().err().map_or(0, |f| f.errno)),
+        None => syscalls::exit_now(attempt().err().unwrap_or(0)),
         Some(child) => match waitpid(child, None).or_fail(Stage::Wait, || format!("waitpid({child})"))? {
             WaitStatus::Exited(_, 0) => Ok(()),
-            WaitStatus::Exited(_, errno) => {
-                let call = "mount(\"proc\", \"/proc\", \"proc\")";
-                Err(Failure::new(Stage::Proc, call, Errno::from_raw(errno)))
-            }
-            status => Err(Failure::new(Stage::Proc, format!("{status:?}"), Errno::ECHILD)),
+            WaitStatus::Exited(_, errno) => Err(Failure::new(stage, call, Errno::from_raw(errno))),
+            status => Err(Failure::new(stage, format!("{status:?}"), Errno::ECHILD)),
         },
     }
 }
@@ -100,5 +151,6 @@ fn setting() -> Setting {
     let seccomp = status.lines().find_map(|l| l.strip_prefix("Seccomp:")?.trim().parse().ok());
     let label = fs_err::read_to_string("/proc/self/attr/current").ok();
     let label = label.map(|l| l.trim_end_matches(['\0', '\n']).to_owned()).filter(|l| !l.is_empty());
-    Setting { seccomp, label, clone3: format!("{:?}", syscalls::clone3_answer()) }
+    let clone3 = format!("{:?}", syscalls::clone3_answer());
+    Setting { seccomp, label, clone3, landlock_domains: landlock_domains() }
 }

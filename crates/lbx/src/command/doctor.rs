@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use lbx_sandbox::{Chosen, Diagnosis, Finding, Launcher, Level, Outcome};
-use serde_json::json;
+use lbx_sandbox::{Backend, Claims, Launcher, Level};
+use serde_json::{Value, json};
 
 use crate::arguments::{Arguments, Doctor};
+use crate::diagnosis::{denied_backend, finding_json, finding_lines};
 use crate::environment::Environment;
 use crate::failure::{self, Failure};
 use crate::render::Output;
@@ -43,36 +44,36 @@ pub(crate) fn run(arguments: &Arguments, doctor: &Doctor, environment: &Environm
             return exit::SUCCESS;
         }
     }
-    match try_run(&output, environment) {
+    match try_run(&output, doctor, environment) {
         Ok(code) => code,
         Err(failure) => output.failure(&failure),
     }
 }
 
-fn try_run(output: &Output, environment: &Environment) -> Result<u8, Failure> {
+fn try_run(output: &Output, doctor: &Doctor, environment: &Environment) -> Result<u8, Failure> {
+    if doctor.fix {
+        return super::fix::run(output, doctor.apply, environment);
+    }
     let store = super::cache_dir(environment)?;
     let store_problem = store_problem(&store);
     // Stacking layers is tried in the store; where there is none, its failure would say nothing of overlayfs.
     let probe_at = store_problem.is_none().then_some(store.as_path());
     let diagnosis = Launcher::current_exe().diagnose(probe_at).map_err(lbx_build::Error::from)?;
-    let backend = backend(&store, store_problem.is_none());
-    let code = match (&backend, &store_problem, &environment.ca_bundle) {
-        (Err(_), _, _) => exit::SANDBOX,
-        (Ok(_), Some(_), _) | (Ok(_), _, Err(_)) => exit::SYSTEM,
-        (Ok(_), None, Ok(_)) => exit::SUCCESS,
+    let backends = Backends(survey(&store, store_problem.is_none()));
+    let chosen = backends.chosen();
+    let code = match (chosen, &store_problem, &environment.ca_bundle) {
+        (None, _, _) => exit::SANDBOX,
+        (Some(_), Some(_), _) | (Some(_), _, Err(_)) => exit::SYSTEM,
+        (Some(_), None, Ok(_)) => exit::SUCCESS,
     };
     let usable = code == exit::SUCCESS;
     output.json(&json!({
-        "reason": "doctor", "usable": usable, "diagnosis": diagnosis, "backend": backend_json(&backend),
+        "reason": "doctor", "usable": usable, "backend": chosen.map(|(backend, _)| backend),
+        "diagnosis": diagnosis.findings.iter().map(finding_json).collect::<Vec<_>>(), "backends": backends.json(),
         "store": {"path": store, "problem": store_problem}, "ca_bundle": environment.ca_bundle.as_ref().ok(),
         "ca_problem": environment.ca_bundle.as_ref().err(),
     }));
-    for finding in &diagnosis.findings {
-        for line in finding_lines(finding) {
-            output.result(&line);
-        }
-    }
-    for line in backend_lines(&backend) {
+    for line in diagnosis.findings.iter().flat_map(finding_lines).chain(backends.lines()) {
         output.result(&line);
     }
     output.result(&match &store_problem {
@@ -84,67 +85,62 @@ fn try_run(output: &Output, environment: &Environment) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// How builds will be isolated. Without a store, the self-tests have the folder for temporary files.
-fn backend(store: &Path, writable: bool) -> Result<Chosen, lbx_sandbox::Error> {
+/// Every way to isolate builds, strongest first, with what it promises here or why it does not work.
+struct Backends(Vec<(Backend, Result<Claims, lbx_sandbox::Error>)>);
+
+/// Tries them all. Without a store, the self-tests have the folder for temporary files.
+fn survey(store: &Path, writable: bool) -> Vec<(Backend, Result<Claims, lbx_sandbox::Error>)> {
     let scratch =
         writable.then(|| lbx_image::Store::open(store).and_then(|store| store.scratch()).ok()).flatten();
     let directory = scratch.as_ref().map(|scratch| scratch.path("doctor"));
     let directory = directory.filter(|directory| fs_err::create_dir(directory).is_ok());
-    let directory = directory.as_deref().unwrap_or(Path::new("/tmp"));
-    Launcher::current_exe().choose(None, Level::Partial, directory)
+    Launcher::current_exe().survey(directory.as_deref().unwrap_or(Path::new("/tmp")))
 }
 
-fn backend_json(backend: &Result<Chosen, lbx_sandbox::Error>) -> serde_json::Value {
-    match backend {
-        Ok(Chosen { backend, claims, refused }) => {
-            let refused: Vec<_> =
-                refused.iter().map(|(name, why)| json!({"name": name, "why": why.to_string()})).collect();
-            json!({"name": backend, "level": claims.level(), "claims": claims, "refused": refused})
+impl Backends {
+    /// The one that builds use, unless they are told otherwise.
+    fn chosen(&self) -> Option<(Backend, Claims)> {
+        let works = self.0.iter().filter_map(|(backend, found)| Some((*backend, *found.as_ref().ok()?)));
+        works.into_iter().find(|(_, claims)| claims.level() >= Level::Partial)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let chosen = self.chosen();
+        let mut lines = Vec::new();
+        for (backend, found) in &self.0 {
+            match found {
+                Err(why) => lines.push(denied_backend(*backend, &why.to_string())),
+                Ok(claims) if claims.level() == Level::None => {
+                    lines.push(format!(
+                        "weak    backend {backend}: builds are isolated by it only with --require none"
+                    ));
+                }
+                Ok(claims) if chosen.is_some_and(|(chosen, _)| chosen == *backend) => {
+                    lines.push(format!(
+                        "ok      backend {backend}: {} isolation; builds use it",
+                        claims.level()
+                    ));
+                    let missing = claims.list().into_iter().filter(|(_, holds)| !holds);
+                    lines.extend(missing.map(|(promise, _)| format!("        not promised: {promise}")));
+                }
+                Ok(claims) => lines.push(format!("ok      backend {backend}: {} isolation", claims.level())),
+            }
         }
-        Err(error) => json!({"problem": error.to_string()}),
+        if chosen.is_none() {
+            lines.push("denied  isolation: none of the ways to isolate build code works".to_owned());
+        }
+        lines
     }
-}
 
-fn backend_lines(backend: &Result<Chosen, lbx_sandbox::Error>) -> Vec<String> {
-    let Ok(Chosen { backend, claims, refused }) = backend else {
-        return vec!["denied  isolation: none of the ways to isolate build code works".to_owned()];
-    };
-    let mut lines: Vec<_> = refused
-        .iter()
-        .map(|(name, why)| format!("denied  backend {name}: {}", render::printable(&why.to_string())))
-        .collect();
-    lines.push(format!("ok      backend {backend}: {} isolation", claims.level()));
-    let missing = claims.list().into_iter().filter(|(_, holds)| !holds);
-    lines.extend(missing.map(|(promise, _)| format!("        not promised: {promise}")));
-    lines
-}
-
-/// What a diagnosis found wrong, as lines for an error.
-pub(crate) fn problems(diagnosis: &Diagnosis) -> Vec<String> {
-    diagnosis
-        .findings
-        .iter()
-        .filter(|finding| matches!(finding.outcome, Outcome::Denied(_)))
-        .flat_map(finding_lines)
-        .collect()
-}
-
-fn finding_lines(finding: &Finding) -> Vec<String> {
-    let mark = match finding.outcome {
-        Outcome::Allowed => "ok     ",
-        Outcome::Denied(_) => "denied ",
-        Outcome::NotTried => "skipped",
-    };
-    // The mark says how it went; the finding need not say it again.
-    let text = match finding.outcome {
-        Outcome::Denied(_) => finding.to_string().replacen(": denied: ", ": ", 1),
-        Outcome::Allowed | Outcome::NotTried => finding.layer.to_string(),
-    };
-    let mut lines = vec![format!("{mark} {}", render::printable(&text))];
-    if let Some(fix) = &finding.fix {
-        lines.push(format!("        fix: {}", render::printable(fix)));
+    fn json(&self) -> Vec<Value> {
+        let backend = |(backend, found): &(Backend, Result<Claims, lbx_sandbox::Error>)| match found {
+            Ok(claims) => {
+                json!({"backend": backend, "works": true, "level": claims.level(), "claims": claims})
+            }
+            Err(why) => json!({"backend": backend, "works": false, "why": why.to_string()}),
+        };
+        self.0.iter().map(backend).collect()
     }
-    lines
 }
 
 fn ca_line(bundle: &Result<Option<PathBuf>, String>) -> String {

@@ -23,7 +23,7 @@ pub(super) fn failure(failure: &Failure) -> Value {
         "message": failure.message,
         "output": failure.output,
         "hint": failure.hint,
-        "diagnosis": failure.diagnosis,
+        "diagnosis": failure.diagnosis.json(),
         "exit_code": failure.code,
     })
 }

@@ -179,7 +179,7 @@ impl Launcher {
         let (_, mut first) = refused.next().ok_or_else(|| Error::Spec("there are no backends".to_owned()))?;
         if let Error::Setup { others, diagnosis, .. } | Error::TooWeak { others, diagnosis, .. } = &mut first
         {
-            others.extend(refused.map(|(backend, error)| (backend, error.to_string())));
+            others.extend(refused.map(|(backend, error)| (backend, in_full(&error))));
             // A diagnosis that cannot be made must not hide the failure it would explain.
             *diagnosis = self.diagnose(None).ok().map(Box::new);
         }
@@ -436,6 +436,14 @@ impl KillHandle {
 
 fn launch(action: impl Into<String>, source: impl Into<io::Error>) -> Error {
     Error::Launch { action: action.into(), source: source.into() }
+}
+
+/// An error with what the system said, in one line.
+fn in_full(error: &Error) -> String {
+    match error {
+        Error::Launch { action, source } => format!("{action}: {source}"),
+        other => other.to_string(),
+    }
 }
 
 /// The streams as descriptors: those the child gets, and our ends of the pipes.

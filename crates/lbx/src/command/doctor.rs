@@ -109,7 +109,7 @@ impl Backends {
         let mut lines = Vec::new();
         for (backend, found) in &self.0 {
             match found {
-                Err(why) => lines.push(denied_backend(*backend, &why.to_string())),
+                Err(why) => lines.push(denied_backend(*backend, &failure::chain(why))),
                 Ok(claims) if claims.level() == Level::None => {
                     lines.push(format!(
                         "weak    backend {backend}: builds are isolated by it only with --require none"
@@ -137,7 +137,7 @@ impl Backends {
             Ok(claims) => {
                 json!({"backend": backend, "works": true, "level": claims.level(), "claims": claims})
             }
-            Err(why) => json!({"backend": backend, "works": false, "why": why.to_string()}),
+            Err(why) => json!({"backend": backend, "works": false, "why": failure::chain(why)}),
         };
         self.0.iter().map(backend).collect()
     }

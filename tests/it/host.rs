@@ -6,7 +6,7 @@ use std::process::Command;
 use lbx_testkit::command::{Home, run};
 use lbx_testkit::images::{Image, Layer, Tar};
 use lbx_testkit::registry::Registry;
-use lbx_testkit::restrict::Restrictions;
+use lbx_testkit::restrict::{self, DOCKER_BARE, DOCKER_ROOT, Restriction};
 use lbx_testkit::standin::must_run;
 use lbx_testkit::wheels::Wheel;
 
@@ -20,16 +20,16 @@ pub(crate) const SYSTEM: i32 = 1;
 /// The exit code when there is no sandbox to be had.
 pub(crate) const SANDBOX: i32 = 5;
 
-/// Becomes a program with less; see [`Restrictions::wrap`].
+/// Becomes a program with less; see [`restrict::wrap`].
 #[test]
 #[ignore = "run by the tests of restricted hosts"]
 fn helper_restricted() {
-    lbx_testkit::restrict::become_planned_program();
+    restrict::become_planned_program();
 }
 
 /// `lbx` with the store that all tests share, under restrictions.
-fn restricted(home: &Home, restrictions: Restrictions, arguments: &[&str]) -> Command {
-    restrictions.wrap(&lbx_shared(home, arguments), "host::helper_restricted")
+fn restricted(home: &Home, restrictions: &[Restriction], arguments: &[&str]) -> Command {
+    restrict::wrap(restrictions, &lbx_shared(home, arguments), "host::helper_restricted")
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn in_a_container_of_docker_root_builds_the_same_bytes_and_is_told_what_is_missi
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let boxed = build("boxed");
     let boxed: Vec<&str> = boxed.iter().map(String::as_str).collect();
-    let mut command = restricted(&home, Restrictions::DOCKER_ROOT, &boxed);
+    let mut command = restricted(&home, DOCKER_ROOT, &boxed);
     let ran = run(command.current_dir(&project));
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert!(
@@ -70,7 +70,7 @@ fn in_a_container_of_docker_root_builds_the_same_bytes_and_is_told_what_is_missi
     );
     let mut strict = boxed.clone();
     strict.extend(["--require", "full"]);
-    let ran = run(restricted(&home, Restrictions::DOCKER_ROOT, &strict).current_dir(&project));
+    let ran = run(restricted(&home, DOCKER_ROOT, &strict).current_dir(&project));
     assert_eq!(ran.code, SANDBOX, "{}", ran.stderr);
 }
 
@@ -78,15 +78,12 @@ fn in_a_container_of_docker_root_builds_the_same_bytes_and_is_told_what_is_missi
 fn in_a_container_of_docker_without_capabilities_the_filter_is_named() {
     let Some(image) = image() else { return };
     let (home, project) = example("hello");
-    let mut command = restricted(
-        &home,
-        Restrictions::DOCKER_BARE,
-        &["build", "--runtime", "python3.11", "--image", &image],
-    );
+    let mut command =
+        restricted(&home, DOCKER_BARE, &["build", "--runtime", "python3.11", "--image", &image]);
     let ran = run(command.current_dir(&project));
     assert_eq!(ran.code, SANDBOX, "{}", ran.stderr);
     assert!(ran.stderr.contains("Docker's or containerd's default"), "{}", ran.stderr);
-    let ran = run(&mut restricted(&home, Restrictions::DOCKER_BARE, &["doctor"]));
+    let ran = run(&mut restricted(&home, DOCKER_BARE, &["doctor"]));
     assert_eq!(ran.code, SANDBOX, "{}", ran.stdout);
     assert!(ran.stdout.ends_with("lbx cannot build on this host.\n"), "{}", ran.stdout);
 }

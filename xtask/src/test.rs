@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{Result, check, image, process, provision, serve, unprivileged, wheels, workspace};
 
 /// Tests that run once more as root when this process is root.
-const ALSO_AS_ROOT: [&str; 3] = ["it", "repro", "sandbox"];
+const ALSO_AS_ROOT: [&str; 4] = ["it", "matrix", "repro", "sandbox"];
 
 /// What cannot be skipped here: the set-up has provided for it.
 const MUST_RUN: &str = "registry,sandbox,standin,wheels";
@@ -44,6 +44,7 @@ struct Program {
 struct Setup {
     registry: Registry,
     wheels: PathBuf,
+    index: PathBuf,
     images: PathBuf,
 }
 
@@ -125,7 +126,7 @@ fn program(message: &Value) -> Option<Program> {
     })
 }
 
-/// Images, a registry that has them, and wheels.
+/// Images, a registry that has them, wheels, and what an index is made of.
 fn set_up(registry: &Path) -> Result<Setup> {
     let images = workspace::standin_images()?;
     for runtime in RUNTIMES {
@@ -133,7 +134,9 @@ fn set_up(registry: &Path) -> Result<Setup> {
         image::ensure_repeatable(runtime, &images)?;
     }
     unprivileged::open_to_all(&images)?;
-    Ok(Setup { registry: serve::standin(&RUNTIMES, registry)?, wheels: wheels::fetch()?, images })
+    let index = wheels::fetch_for_examples()?;
+    unprivileged::open_to_all(&index)?;
+    Ok(Setup { registry: serve::standin(&RUNTIMES, registry)?, wheels: wheels::fetch()?, index, images })
 }
 
 fn run_program(program: &Program, setup: &Setup, as_root: bool, rest: &[String]) -> Result<Count> {
@@ -146,6 +149,7 @@ fn run_program(program: &Program, setup: &Setup, as_root: bool, rest: &[String])
         .current_dir(&program.folder)
         .env("HOME", home.path())
         .env("LBX_MUST_RUN", MUST_RUN)
+        .env("LBX_TEST_INDEX", &setup.index)
         .env("LBX_TEST_REGISTRY", setup.registry.address())
         .env("LBX_TEST_STANDIN", &setup.images)
         .env("LBX_TEST_WHEELS", &setup.wheels)

@@ -1,4 +1,5 @@
-//! Real wheels for tests and the bench: the six packages that people really ship, and what they need.
+//! Real wheels for tests and the bench: the six packages that people really ship, and what they need. And everything
+//! that the examples need, for an index on loopback.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,6 +20,22 @@ const REQUIREMENTS: [&str; 6] = [
 /// Other pips for the tests that compare with pip: the oldest and the newest that are of interest.
 const PIPS: [&str; 2] = ["pip==20.3.4", "pip==25.3"];
 
+/// What the examples need, below their folder.
+const EXAMPLES: [&str; 4] = [
+    "data-science/requirements.txt",
+    "layers/requirements/lambda.txt",
+    "service/functions/requirements.txt",
+    "service/functions/slack_send_message/requirements.txt",
+];
+
+/// What builds the source distribution below: what pip puts into an environment for builds.
+const BUILD: [&str; 2] = ["setuptools==80.9.0", "wheel==0.45.1"];
+
+/// The source distribution that an example needs. pip runs its `setup.py` before it hands it over, so it has to be the
+/// one that was looked at.
+const SOURCE: &str =
+    "docopt==0.6.2 --hash=sha256:49b3a825280bd66b3aa83585ef59c4a8c82f2c8a522dbe754a8bc8d08c85c491\n";
+
 /// Whether a file is a wheel of the six packages and what they need, not one of the pips beside them.
 pub(crate) fn is_of_the_set(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -28,33 +45,60 @@ pub(crate) fn is_of_the_set(path: &Path) -> bool {
 /// Fetches all of them, the six for python3.11 on x86-64, unless that was done before, and returns their folder.
 pub(crate) fn fetch() -> Result<PathBuf> {
     let folder = workspace::target()?.join("wheels");
-    let stamp = folder.join("complete");
     let wanted = [&REQUIREMENTS[..], &PIPS].concat().join("\n");
-    if fs_err::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
-        return Ok(folder);
-    }
-    if folder.exists() {
-        fs_err::remove_dir_all(&folder)?;
-    }
-    fs_err::create_dir_all(&folder)?;
-    download(&folder, &REQUIREMENTS)?;
-    for pip in PIPS {
-        download(&folder, &[pip])?;
-    }
-    fs_err::write(stamp, wanted)?;
+    fill(&folder, &wanted, || {
+        download(&folder, &REQUIREMENTS)?;
+        PIPS.iter().try_for_each(|pip| download(&folder, &[pip]))
+    })?;
     Ok(folder)
 }
 
-fn download(folder: &Path, requirements: &[&str]) -> Result<()> {
+/// Fetches what the examples need, unless that was done before, and returns its folder.
+pub(crate) fn fetch_for_examples() -> Result<PathBuf> {
+    let folder = workspace::target()?.join("index");
+    let files = EXAMPLES.map(|name| workspace::root().join("examples").join(name));
+    let mut wanted = format!("{}\n{SOURCE}", BUILD.join("\n"));
+    for file in &files {
+        wanted.push_str(&fs_err::read_to_string(file)?);
+    }
+    fill(&folder, &wanted, || {
+        download(&folder, &BUILD)?;
+        for file in &files {
+            download(&folder, &["--requirement", &file.display().to_string()])?;
+        }
+        let pinned = folder.join("source.txt");
+        fs_err::write(&pinned, SOURCE)?;
+        let source = ["--no-deps", "--no-binary=:all:", "--require-hashes", "--requirement"];
+        process::output(pip(&folder)?.args(source).arg(&pinned)).map(drop)
+    })?;
+    Ok(folder)
+}
+
+/// Fills a folder from nothing, unless it was filled with what is wanted before.
+fn fill(folder: &Path, wanted: &str, download: impl FnOnce() -> Result<()>) -> Result<()> {
+    let stamp = folder.join("complete");
+    if fs_err::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    if folder.exists() {
+        fs_err::remove_dir_all(folder)?;
+    }
+    fs_err::create_dir_all(folder)?;
+    download()?;
+    fs_err::write(stamp, wanted)?;
+    Ok(())
+}
+
+fn pip(folder: &Path) -> Result<Command> {
     let mut pip = Command::new(python_with_pip()?);
-    pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"])
-        .args([
-            "--python-version=3.11",
-            "--platform=manylinux2014_x86_64",
-            "--platform=manylinux_2_17_x86_64",
-        ])
-        .arg("--dest")
-        .arg(folder)
+    pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest"]).arg(folder);
+    Ok(pip)
+}
+
+fn download(folder: &Path, requirements: &[&str]) -> Result<()> {
+    let mut pip = pip(folder)?;
+    pip.args(["--only-binary=:all:", "--python-version=3.11"])
+        .args(["--platform=manylinux2014_x86_64", "--platform=manylinux_2_17_x86_64"])
         .args(requirements);
     process::output(&mut pip).map(drop)
 }

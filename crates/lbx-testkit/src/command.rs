@@ -47,7 +47,12 @@ impl Default for Home {
 impl Home {
     /// Fresh ones.
     pub fn new() -> Self {
-        let dir = TempDir::with_prefix("lbx-test-").expect("a temporary directory");
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    /// The same below a directory of the caller's choice.
+    pub fn new_in(parent: &Path) -> Self {
+        let dir = TempDir::with_prefix_in("lbx-test-", parent).expect("a temporary directory");
         let root = fs_err::canonicalize(dir.path()).expect("a real path");
         for name in ["home", "cache", "project"] {
             fs_err::create_dir(root.join(name)).expect("a directory");
@@ -151,7 +156,12 @@ pub fn succeed(command: &mut Command) -> String {
 /// A directory that many tests share. It goes when the test's process ends, however it ends: statics are never
 /// dropped, so a shell waits for the end of a pipe that only this process holds.
 pub fn shared_directory() -> PathBuf {
-    let root = fs_err::canonicalize(std::env::temp_dir()).expect("a real path");
+    shared_directory_in(&std::env::temp_dir())
+}
+
+/// The same below a directory of the caller's choice.
+pub fn shared_directory_in(parent: &Path) -> PathBuf {
+    let root = fs_err::canonicalize(parent).expect("a real path");
     let path = TempDir::with_prefix_in("lbx-shared-", root).expect("a temporary directory").keep();
     let script = r#"read -r _; chmod -R u+rwX "$0"; rm -rf "$0""#;
     let mut command = Command::new("/bin/sh");

@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod images;
+pub mod index;
 pub mod process;
 pub mod proxy;
 pub mod registry;

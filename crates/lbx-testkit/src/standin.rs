@@ -3,6 +3,8 @@
 //! A test that needs one is skipped loudly when there is none, so that `cargo test` alone is of use. Where
 //! `LBX_MUST_RUN` names `standin`, as in CI, the skip is a failure.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::Value;
 
 use crate::images::{Layer, MANIFEST_TYPE};
@@ -13,6 +15,24 @@ const REPOSITORY: &str = "lambda/python";
 
 /// The variable that holds the address of the registry with the stand-in images, `127.0.0.1:PORT`.
 const REGISTRY: &str = "LBX_TEST_REGISTRY";
+
+/// The variable that holds the folder with the stand-in images, each in the OCI layout.
+const LAYOUTS: &str = "LBX_TEST_STANDIN";
+
+/// The folder with the stand-in image of a runtime, in the OCI layout; none, with a loud word, when there is none.
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests are told about their surroundings this way"
+)]
+pub fn layout(runtime: &str) -> Option<PathBuf> {
+    let Ok(folder) = std::env::var(LAYOUTS) else {
+        assert!(!must_run("standin"), "{LAYOUTS} is not set, and LBX_MUST_RUN forbids skipping");
+        eprintln!("SKIP: {LAYOUTS} is not set; run `cargo xtask test`");
+        return None;
+    };
+    Some(Path::new(&folder).join(runtime))
+}
 
 /// The reference of the stand-in image of a runtime such as `python3.11`; none, with a loud word, when no
 /// registry serves it.

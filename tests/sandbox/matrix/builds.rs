@@ -18,7 +18,7 @@ use crate::rows::{Expected, Row, Store, Tool};
 /// All of `examples/`.
 pub(crate) const EXAMPLES: [&str; 5] = ["hello", "service", "layers", "data-science", "sdist-only"];
 /// Not `/tmp`, from which programs are taken away.
-const GROUND: &str = "/var/tmp";
+pub(crate) const GROUND: &str = "/var/tmp";
 
 /// The digests of a build's zips, by name.
 type Zips = BTreeMap<String, String>;
@@ -26,7 +26,6 @@ type Zips = BTreeMap<String, String>;
 /// What all builds share.
 pub(crate) struct Site {
     root: PathBuf,
-    /// The program, where every user can execute it.
     lbx: PathBuf,
     index: Stub,
     image: String,
@@ -64,7 +63,7 @@ impl Site {
         for example in EXAMPLES {
             let place = Place::new(example);
             let ran = permitted(|| run(&mut site.command(&place, &[], &site.root.join("store"), "")));
-            match outcome(&place, ran) {
+            match outcome(&place.project, ran) {
                 Outcome::Built { zips, .. } if !zips.is_empty() => site.zips.insert(example, zips),
                 other => panic!("{example} on the host as it is: {other:?}"),
             };
@@ -77,12 +76,27 @@ impl Site {
         &self.zips[example]
     }
 
+    /// The program, where every user can execute it.
+    pub(crate) fn lbx(&self) -> &Path {
+        &self.lbx
+    }
+
+    /// What to tell pip.
+    pub(crate) fn index_url(&self) -> String {
+        format!("http://{}/simple", self.index.address())
+    }
+
+    /// The image to build in.
+    pub(crate) fn image(&self) -> &str {
+        &self.image
+    }
+
     fn command(&self, place: &Place, options: &[&str], store: &Path, path: &str) -> Command {
         let mut command = place.home.command(&self.lbx);
         command.args(["build", "--runtime", "python3.11", "--image", &self.image]).args(options);
         command.current_dir(&place.project).env("LBX_CACHE_DIR", store).env("PATH", path);
         command.env_remove("XDG_CACHE_HOME").env_remove("PIP_EXTRA_INDEX_URL").env("no_proxy", "127.0.0.1");
-        command.env("PIP_INDEX_URL", format!("http://{}/simple", self.index.address()));
+        command.env("PIP_INDEX_URL", self.index_url());
         command
     }
 
@@ -122,7 +136,7 @@ impl Site {
 }
 
 /// A copy of an example, in a home.
-struct Place {
+pub(crate) struct Place {
     home: Home,
     project: PathBuf,
 }
@@ -151,22 +165,22 @@ pub(crate) fn build(site: &Site, example: &str, row: &Row) -> Outcome {
         command.env_remove("LBX_CACHE_DIR");
     }
     let mut command = restrict::wrap(row.lacks, &command, "helper_restricted");
-    outcome(&place, permitted(|| run(&mut command)))
+    outcome(&place.project, permitted(|| run(&mut command)))
 }
 
 /// Hands a tree to a user.
-fn give(path: &Path, user: Option<u32>) {
+pub(crate) fn give(path: &Path, user: Option<u32>) {
     if let Some(id) = user {
         succeed(Command::new("chown").arg("-R").arg(format!("{id}:{id}")).arg(path));
     }
 }
 
 /// What a build left behind.
-fn outcome(place: &Place, ran: Ran) -> Outcome {
+pub(crate) fn outcome(project: &Path, ran: Ran) -> Outcome {
     if ran.code != 0 {
         return Outcome::Refused { code: ran.code, said: ran.stderr };
     }
-    let dist = place.project.join("dist");
+    let dist = project.join("dist");
     let report = fs_err::read(dist.join("report.json")).expect("a report");
     let report: Value = serde_json::from_slice(&report).expect("JSON");
     let word = |name: &str| report["sandbox"][name].as_str().expect("a word").to_owned();
@@ -208,7 +222,7 @@ impl Outcome {
 }
 
 /// Runs a build when fewer than two others run.
-fn permitted<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn permitted<T>(work: impl FnOnce() -> T) -> T {
     static FREE: (Mutex<u8>, Condvar) = (Mutex::new(2), Condvar::new());
     let (free, changed) = &FREE;
     let none = |free: &mut u8| *free == 0;

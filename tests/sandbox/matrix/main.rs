@@ -1,14 +1,18 @@
-//! Every example built on hosts that lack something, and in every backend: which backend is chosen,
+//! Every example built on hosts that lack something, in every backend, and in real containers: which backend is chosen,
 //! how much isolation that is, and that the zips are the same bytes.
 //!
 //! | module | about |
 //! |---|---|
 //! | `rows` | the table: what is taken away, and what is expected then |
+//! | `restrictions` | whether each of them takes away what it says |
 //! | `builds` | one build of one example, and what came of it |
+//! | `containers` | builds in containers of podman and runc |
 //!
 //! What pip asks for is served from loopback. At most two builds run at once.
 
 mod builds;
+mod containers;
+mod restrictions;
 mod rows;
 
 use std::sync::Mutex;

@@ -211,3 +211,38 @@ pub(crate) const FORCED: &[Row] = &[
         Seat::Each { root: CHROOT, user: refused("chroot as the user") },
     ),
 ];
+
+/// A container of podman and runc.
+pub(crate) struct Container {
+    pub(crate) name: &'static str,
+    pub(crate) profile: Profile,
+    /// A user without capabilities and without a way to more privileges; else root.
+    pub(crate) user: Option<u32>,
+    pub(crate) expected: Expected,
+}
+
+/// What a container is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// podman's defaults.
+    Podman,
+    /// Docker's profile of system calls, and for root its capabilities.
+    Docker,
+    /// What `lbx doctor --docker` prints.
+    Doctor,
+}
+
+/// The containers.
+pub(crate) const CONTAINERS: &[Container] = &[
+    Container { name: "podman, root", profile: Profile::Podman, user: None, expected: SHARED_PROC },
+    Container { name: "podman, a user", profile: Profile::Podman, user: Some(1000), expected: SHARED_PROC },
+    Container { name: "Docker, root", profile: Profile::Docker, user: None, expected: CHROOT },
+    Container {
+        name: "Docker, a user",
+        profile: Profile::Docker,
+        user: Some(1000),
+        expected: refused(DOCKER_FILTER),
+    },
+    Container { name: "doctor, root", profile: Profile::Doctor, user: None, expected: FULL },
+    Container { name: "doctor, a user", profile: Profile::Doctor, user: Some(1000), expected: FULL },
+];

@@ -9,7 +9,7 @@ use lbx_sandbox::filter::{Action, Compare, Condition, Filter, Rule};
 use serde::Deserialize;
 
 /// Docker's default profile, from <https://github.com/moby/profiles>.
-const PROFILE: &str = include_str!("../../data/docker-seccomp-default.json");
+pub(super) const PROFILE: &str = include_str!("../../data/docker-seccomp-default.json");
 /// What Docker leaves to the root user of a container.
 pub(super) const CAPABILITIES: [Capability; 14] = [
     Capability::CAP_CHOWN,

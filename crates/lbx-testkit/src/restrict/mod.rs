@@ -79,6 +79,14 @@ pub const DOCKER_ROOT: &[Restriction] = &[Restriction::DockerCalls, Restriction:
 pub const DOCKER_BARE: &[Restriction] =
     &[Restriction::NewPrivileges, Restriction::DockerCalls, Restriction::Capabilities(Kept::None)];
 
+/// Docker's default profile of system calls, as container runtimes read it.
+pub const DOCKER_PROFILE: &str = docker::PROFILE;
+
+/// Docker's default capabilities, by name.
+pub fn docker_capabilities() -> Vec<String> {
+    docker::CAPABILITIES.iter().map(ToString::to_string).collect()
+}
+
 /// The variable that carries the plan to the process that carries it out.
 const PLAN: &str = "LBX_TEST_RESTRICTED";
 

@@ -56,7 +56,10 @@ fn where_nothing_is_strong_enough_every_reason_is_told() {
     assert!(diagnosis.is_some_and(|diagnosis| !diagnosis.can_run()));
     let told: Vec<_> = others.iter().map(|(backend, _)| backend.name()).collect();
     assert_eq!(told, ["root-namespaces", "bwrap", "chroot", "proot", "loader"], "{others:?}");
-    assert!(others[4].1.contains("gives partial isolation here, and full isolation is required"), "{others:?}");
+    assert!(
+        others[4].1.contains("gives partial isolation here, and full isolation is required"),
+        "{others:?}"
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub(crate) mod schema;
 use std::path::PathBuf;
 
 use lbx_build::Host;
+use lbx_sandbox::Launcher;
 
 use crate::environment::Environment;
 use crate::exit;
@@ -22,6 +23,12 @@ fn cache_dir(environment: &Environment) -> Result<PathBuf, Failure> {
     })
 }
 
+/// How sandboxes are started, with the programs of the user's own path.
+fn launcher(environment: &Environment) -> Launcher {
+    let launcher = Launcher::current_exe();
+    if environment.path.is_empty() { launcher } else { launcher.with_path(environment.path.iter().cloned()) }
+}
+
 /// What this host offers to a build, or why it offers nothing.
 fn host(environment: &Environment) -> Result<Host, Failure> {
     let ca_bundle = environment.ca_bundle.clone().map_err(|message| {
@@ -29,7 +36,7 @@ fn host(environment: &Environment) -> Result<Host, Failure> {
         Failure::new(exit::SYSTEM, message, Some(hint))
     })?;
     Ok(Host {
-        launcher: lbx_sandbox::Launcher::current_exe(),
+        launcher: launcher(environment),
         backend: None,
         require: lbx_sandbox::Level::Partial,
         cache_dir: cache_dir(environment)?,

@@ -20,6 +20,8 @@ pub(crate) struct Environment {
     pub(crate) pip: Vec<(String, String)>,
     /// The proxies that registries are reached through.
     pub(crate) proxy: Option<ProxyOptions>,
+    /// The folders in which programs of the host are found.
+    pub(crate) path: Vec<PathBuf>,
     /// The path of this program, as the kernel names it; empty when there is none.
     pub(crate) program: PathBuf,
     /// Whether the user is root.
@@ -72,6 +74,7 @@ impl Environment {
                 .filter_map(|name| Some(((*name).to_owned(), variable(name)?)))
                 .collect(),
             proxy: proxy(),
+            path: path(),
             program: program(),
             is_root: is_root(),
             colours: colours(),
@@ -83,6 +86,12 @@ impl Environment {
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// `$PATH`; none, where programs are then looked for in the usual places.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+fn path() -> Vec<PathBuf> {
+    std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect()
 }
 
 /// The effective user id, which the kernel lists second.

@@ -94,6 +94,6 @@ fn the_same_project_gives_the_same_bytes_in_every_backend() {
 #[test]
 fn every_backend_is_forced_once() {
     let names: Vec<&str> = FORCED.iter().map(|row| row.options[1]).collect();
-    let known: Vec<&str> = lbx_sandbox::Backend::ALL.iter().map(|backend| backend.name()).collect();
+    let known: Vec<&str> = lbx_sandbox::Backend::all().map(lbx_sandbox::Backend::name).collect();
     assert_eq!(names, known);
 }

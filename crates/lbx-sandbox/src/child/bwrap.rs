@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -35,33 +36,44 @@ impl Isolate for Bwrap {
     }
 
     fn run(&self, job: Job<'_>) -> Result<(), Failure> {
-        match attempt(&job, Proc::Fresh) {
-            // Inside a container that masks parts of /proc the kernel denies a new one: the container's own will do.
-            Err(failure) if failure.call.contains("/proc") => attempt(&job, Proc::Bound),
-            other => other,
+        let program = programs::find(job.spec, "bwrap")?;
+        let mut way = Way { new_proc: true, user: true };
+        loop {
+            match attempt(&job, &program, way) {
+                // Inside a container that masks parts of /proc the kernel denies a new one: the container's own will do.
+                Err(failure) if way.new_proc && failure.call.contains("/proc") => way.new_proc = false,
+                // What root's rights allow it does without a user namespace; then the user id stays what it is.
+                Err(_) if way.user && is_setuid(&program) => way = Way { new_proc: true, user: false },
+                other => return other,
+            }
         }
     }
 }
 
-/// Which /proc the command gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Proc {
-    Fresh,
-    Bound,
+fn is_setuid(program: &Path) -> bool {
+    fs_err::metadata(program).is_ok_and(|found| found.permissions().mode() & 0o4000 != 0)
 }
 
-fn attempt(job: &Job<'_>, proc: Proc) -> Result<(), Failure> {
-    let program = programs::find(job.spec, "bwrap")?;
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// A /proc of its own, and not the one that is there.
+    new_proc: bool,
+    /// A user namespace.
+    user: bool,
+}
+
+fn attempt(job: &Job<'_>, program: &Path, way: Way) -> Result<(), Failure> {
     let files = inside::Files::of_this_process()?;
     let mut operations = Operations::default();
-    operations.assemble(job.spec, proc, &files)?;
+    operations.assemble(job.spec, way, &files)?;
     let list = operations.list()?;
     let mut arguments: Vec<OsString> =
         vec!["--args".into(), programs::pass_on(&list)?.to_string().into(), "--".into()];
     arguments.extend(files.command.iter().map(OsString::from));
     let channel = inside::Channel::new()?;
     channel.send(job, None)?;
-    programs::run(&program, arguments, job.socket, channel.theirs)
+    programs::run(program, arguments, job.socket, channel.theirs)
 }
 
 /// What bubblewrap is told, in order, and the contents of files, which it reads from descriptors.
@@ -76,8 +88,8 @@ impl Operations {
         self.words.extend(words.iter().map(|word| word.as_ref().to_owned()));
     }
 
-    fn assemble(&mut self, spec: &Spec, proc: Proc, files: &inside::Files) -> Result<(), Failure> {
-        self.namespaces(spec);
+    fn assemble(&mut self, spec: &Spec, way: Way, files: &inside::Files) -> Result<(), Failure> {
+        self.namespaces(spec, way);
         let Root::Tree(tree) = &spec.root else {
             return Err(Failure::new(Stage::Root, "a root of layers in bubblewrap", Errno::EOPNOTSUPP));
         };
@@ -86,7 +98,7 @@ impl Operations {
         let mut additions = root::additions(spec, &sources, None)?;
         root::add(&mut additions, inside::FOLDER, Node::Directory(BTreeMap::new()))?;
         self.mirror(Some(tree), "", &additions)?;
-        self.proc(proc);
+        self.proc(way);
         self.devices();
         self.fill(spec, &sources)?;
         for (path, target) in files.targets() {
@@ -96,12 +108,15 @@ impl Operations {
         Ok(())
     }
 
-    fn namespaces(&mut self, spec: &Spec) {
-        self.say(&[&"--unshare-user", &"--unshare-pid", &"--unshare-ipc", &"--unshare-uts", &"--as-pid-1"]);
+    fn namespaces(&mut self, spec: &Spec, way: Way) {
+        if way.user {
+            let (uid, gid) = (spec.uid.to_string(), spec.gid.to_string());
+            self.say(&[&"--unshare-user", &"--uid", &uid, &"--gid", &gid]);
+        }
+        self.say(&[&"--unshare-pid", &"--unshare-ipc", &"--unshare-uts", &"--as-pid-1"]);
         if spec.network == Network::None {
             self.say(&[&"--unshare-net"]);
         }
-        self.say(&[&"--uid", &spec.uid.to_string(), &"--gid", &spec.gid.to_string()]);
         self.say(&[&"--hostname", &spec.hostname, &"--die-with-parent", &"--cap-drop", &"ALL"]);
     }
 
@@ -152,10 +167,11 @@ impl Operations {
         Ok(())
     }
 
-    fn proc(&mut self, proc: Proc) {
-        match proc {
-            Proc::Fresh => self.say(&[&"--proc", &"/proc", &"--remount-ro", &"/proc"]),
-            Proc::Bound => self.say(&[&"--ro-bind", &"/proc", &"/proc"]),
+    fn proc(&mut self, way: Way) {
+        if way.new_proc {
+            self.say(&[&"--proc", &"/proc", &"--remount-ro", &"/proc"]);
+        } else {
+            self.say(&[&"--ro-bind", &"/proc", &"/proc"]);
         }
     }
 

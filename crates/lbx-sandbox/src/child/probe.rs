@@ -9,6 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::wait::{WaitStatus, waitpid};
 
+use super::calls::Reach;
 use super::{calls, domain, mounts, namespaces};
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::Network;
@@ -58,7 +59,8 @@ fn attempt(probe: &Probe) -> Result<(), Failure> {
         Probe::Filter => {
             no_new_privileges()?;
             let call = || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned();
-            calls::filter(Network::None).install().or_fail(Stage::Privileges, call)
+            let reach = Reach { network: Network::None, traces: false, named_sockets: false };
+            calls::filter(reach).install().or_fail(Stage::Privileges, call)
         }
         Probe::Landlock => landlock(),
         Probe::Tracing => in_child(Stage::Prepare, "ptrace(PTRACE_TRACEME)", || {

@@ -58,8 +58,8 @@ fn try_run(output: &Output, doctor: &Doctor, environment: &Environment) -> Resul
     let store_problem = store_problem(&store);
     // Stacking layers is tried in the store; where there is none, its failure would say nothing of overlayfs.
     let probe_at = store_problem.is_none().then_some(store.as_path());
-    let diagnosis = Launcher::current_exe().diagnose(probe_at).map_err(lbx_build::Error::from)?;
-    let backends = Backends(survey(&store, store_problem.is_none()));
+    let diagnosis = super::launcher(environment).diagnose(probe_at).map_err(lbx_build::Error::from)?;
+    let backends = Backends(survey(&super::launcher(environment), &store, store_problem.is_none()));
     let chosen = backends.chosen();
     let code = match (chosen, &store_problem, &environment.ca_bundle) {
         (None, _, _) => exit::SANDBOX,
@@ -89,12 +89,16 @@ fn try_run(output: &Output, doctor: &Doctor, environment: &Environment) -> Resul
 struct Backends(Vec<(Backend, Result<Claims, lbx_sandbox::Error>)>);
 
 /// Tries them all. Without a store, the self-tests have the folder for temporary files.
-fn survey(store: &Path, writable: bool) -> Vec<(Backend, Result<Claims, lbx_sandbox::Error>)> {
+fn survey(
+    launcher: &Launcher,
+    store: &Path,
+    writable: bool,
+) -> Vec<(Backend, Result<Claims, lbx_sandbox::Error>)> {
     let scratch =
         writable.then(|| lbx_image::Store::open(store).and_then(|store| store.scratch()).ok()).flatten();
     let directory = scratch.as_ref().map(|scratch| scratch.path("doctor"));
     let directory = directory.filter(|directory| fs_err::create_dir(directory).is_ok());
-    Launcher::current_exe().survey(directory.as_deref().unwrap_or(Path::new("/tmp")))
+    launcher.survey(directory.as_deref().unwrap_or(Path::new("/tmp")))
 }
 
 impl Backends {

@@ -174,6 +174,9 @@ pub enum Error {
         /// What pip said, in full.
         output: String,
     },
+    /// What build code left under a wheel's name is none, or cannot be opened.
+    #[error("cannot take what pip left")]
+    Output(#[from] lbx_sandbox::OutputError),
     /// A wheel that pip left behind cannot be used.
     #[error("the wheel `{name}` cannot be used")]
     Wheel {
@@ -380,6 +383,8 @@ impl Error {
             | Self::ForeignCpu { .. }
             | Self::PythonFails { .. } => ErrorKind::Image,
             Self::Sandbox(_) => ErrorKind::Sandbox,
+            Self::Output(lbx_sandbox::OutputError::NotAFile { .. }) => ErrorKind::Artifact,
+            Self::Output(_) => ErrorKind::System,
             Self::Pip { .. } => ErrorKind::Requirements,
             // Reading and writing fail for the system's reasons, and not for the wheel's.
             Self::Wheel { source, .. } if matches!(**source, lbx_wheel::WheelError::Io(_)) => {
@@ -417,6 +422,9 @@ impl Error {
             Self::SourceMissing { .. } => Some("paths are relative to the folder of lbx.toml".to_owned()),
             Self::SourceOutside { .. } => {
                 Some("move it into the project, or put lbx.toml in a folder above both".to_owned())
+            }
+            Self::Output(lbx_sandbox::OutputError::NotAFile { .. }) => {
+                Some("a package that is built from source left it: look at its build".to_owned())
             }
             Self::TwoWheels { .. } => {
                 Some("a package that is built from source left a wheel of another one: look at its build".to_owned())

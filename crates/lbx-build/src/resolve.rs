@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lbx_plan::DependencySet;
-use lbx_sandbox::{Access, Bind, File, Network, Spec};
+use lbx_sandbox::{Access, Bind, File, Network, Output, Spec};
 use lbx_wheel::{Target, Wheel, WheelError};
 
 use crate::base::{self, Base};
@@ -206,18 +206,10 @@ fn local_path(context: &Context, work: &Path, path: &str) -> Result<Bind, Error>
 
 /// Takes the wheels that pip left. The sandbox is dead: nothing changes them any more.
 fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
-    let mut names = Vec::new();
-    for entry in fs_err::read_dir(out)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        // Links and pipes are nobody's wheels: the type is the entry's own, not what it leads to.
-        let is_wheel = Path::new(&name).extension().is_some_and(|extension| extension == "whl");
-        if entry.file_type()?.is_file() && is_wheel {
-            names.push(name);
-        }
-    }
-    names.sort();
-    let mut wheels = names.iter().map(|name| add(context, out, name)).collect::<Result<Vec<_>, _>>()?;
+    let is_wheel = |name: &str| Path::new(name).extension().is_some_and(|extension| extension == "whl");
+    let outputs = lbx_sandbox::outputs(out, is_wheel)?;
+    let mut wheels =
+        outputs.into_iter().map(|output| add(context, out, output)).collect::<Result<Vec<_>, _>>()?;
     let name_of = |wheel: &Wheel| lbx_wheel::normalize_name(&wheel.metadata.name);
     wheels.sort_by_key(|wheel| name_of(wheel));
     // pip leaves one of each; a second one was put there by build code.
@@ -230,16 +222,17 @@ fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
     Ok(wheels)
 }
 
-fn add(context: &Context, out: &Path, name: &str) -> Result<Arc<Wheel>, Error> {
+fn add(context: &Context, out: &Path, output: Output) -> Result<Arc<Wheel>, Error> {
+    let Output { name, file } = output;
     context.cancel.check()?;
     let go_on = || !context.cancel.is_cancelled();
-    let added = context.wheels.add_with(&out.join(name), &go_on);
+    let added = context.wheels.add_open(&out.join(&name), file, &go_on);
     let wheel = added.map_err(|source| match source {
         WheelError::Interrupted => Error::Interrupted,
-        source => Error::wheel(name, source).in_store(context.store.root(), &format!("the wheel `{name}`")),
+        source => Error::wheel(&name, source).in_store(context.store.root(), &format!("the wheel `{name}`")),
     })?;
     wheel.allowed_on(&target(context)).map_err(|source| Error::WheelPlatform {
-        name: name.to_owned(),
+        name,
         runtime: context.plan.runtime.runtime.clone(),
         arch: context.plan.arch.lambda().to_owned(),
         source: Box::new(source),

@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,37 +74,48 @@ impl WheelStore {
     /// second and from several threads. Once it returns `false`, so should it from then on, and the error is
     /// [`WheelError::Interrupted`] with nothing left behind.
     pub fn add_with(&self, path: &Path, go_on: &(dyn Fn() -> bool + Sync)) -> Result<Arc<Wheel>, WheelError> {
-        self.try_add(path, GoOn(go_on)).map_err(|reason| match reason {
-            WheelError::Interrupted => reason,
-            _ => WheelError::Refused { path: path.to_owned(), reason: Box::new(reason) },
-        })
+        let add = || {
+            // Before it is opened: opening a pipe waits for someone to write to it.
+            if !fs_err::metadata(path)?.is_file() {
+                return Err(WheelError::NotAFile);
+            }
+            self.try_add(&Source { path, file: fs_err::File::open(path)?.into_file() }, GoOn(go_on))
+        };
+        add().map_err(|reason| refused(path, reason))
     }
 
-    fn try_add(&self, path: &Path, go_on: GoOn<'_>) -> Result<Arc<Wheel>, WheelError> {
+    /// [`WheelStore::add_with`] of a file that is open, whatever its name leads to by now. Of `path`, only the name
+    /// counts.
+    pub fn add_open(
+        &self,
+        path: &Path,
+        file: File,
+        go_on: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Arc<Wheel>, WheelError> {
+        self.try_add(&Source { path, file }, GoOn(go_on)).map_err(|reason| refused(path, reason))
+    }
+
+    fn try_add(&self, source: &Source<'_>, go_on: GoOn<'_>) -> Result<Arc<Wheel>, WheelError> {
+        let path = source.path;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let filename: WheelFilename = name.parse()?;
-        // Before it is opened: opening a pipe waits for someone to write to it.
-        if !fs_err::metadata(path)?.is_file() {
-            return Err(WheelError::NotAFile);
-        }
-        let source = fs_err::File::open(path)?;
-        let size = source.metadata()?.len();
+        let size = source.file.metadata()?.len();
         if size > LARGEST_WHEEL {
             return Err(WheelError::TooLarge { size, limit: LARGEST_WHEEL });
         }
         // Cheap, and what it refuses is neither hashed nor copied: no byte may be outside the members, so a file of
         // holes needs headers that own up to them. The blocks that a file takes would not tell, because some file
         // systems compress, or count them later.
-        Archive::open(source.file(), &self.limits)?;
-        let digest = hash(source.file(), go_on)?;
+        Archive::open(&source.file, &self.limits)?;
+        let digest = hash(&source.file, go_on)?;
         let wheel = match self.find(digest, go_on)? {
             Some(wheel) if is_intact(&wheel, go_on)? => wheel,
             Some(wheel) => {
                 tracing::warn!(%digest, "replacing a stored wheel that was changed");
                 // Under its old name, for those who have it open by that.
-                self.insert(path, digest, &wheel.filename, Taken::Replace, go_on)?
+                self.insert(source, digest, &wheel.filename, Taken::Replace, go_on)?
             }
-            None => self.insert(path, digest, &filename, Taken::Keep, go_on)?,
+            None => self.insert(source, digest, &filename, Taken::Keep, go_on)?,
         };
         if wheel.filename == filename {
             return Ok(wheel);
@@ -152,7 +163,7 @@ impl WheelStore {
     /// Copies, imports and publishes a wheel that is not in the store, or not as it was.
     fn insert(
         &self,
-        path: &Path,
+        source: &Source<'_>,
         digest: Digest,
         filename: &WheelFilename,
         taken: Taken,
@@ -160,8 +171,8 @@ impl WheelStore {
     ) -> Result<Arc<Wheel>, WheelError> {
         let (_lock, new) = self.new_directory()?;
         let copy = new.path().join(filename.to_string());
-        if copy_hashed(path, &copy, go_on)? != digest {
-            return Err(WheelError::Changed { path: path.to_owned() });
+        if copy_hashed(&source.file, &copy, go_on)? != digest {
+            return Err(WheelError::Changed { path: source.path.to_owned() });
         }
         let index = self.index(new.path(), filename, go_on)?;
         let wheel = Arc::new(self.publish(new, index, digest, taken)?);
@@ -455,14 +466,27 @@ fn has_digest(file: &File, digest: Digest, go_on: GoOn<'_>) -> Result<bool, Whee
     }
 }
 
+/// A wheel that may be added, and what it is called.
+struct Source<'a> {
+    path: &'a Path,
+    file: File,
+}
+
+fn refused(path: &Path, reason: WheelError) -> WheelError {
+    match reason {
+        WheelError::Interrupted => reason,
+        _ => WheelError::Refused { path: path.to_owned(), reason: Box::new(reason) },
+    }
+}
+
 /// SHA-256 of a file from its current position.
 fn hash(file: &File, go_on: GoOn<'_>) -> Result<Digest, WheelError> {
     transfer(file, io::sink(), go_on)
 }
 
 /// Copies a file, and returns the SHA-256 of what was copied.
-fn copy_hashed(from: &Path, to: &Path, go_on: GoOn<'_>) -> Result<Digest, WheelError> {
-    let source = fs_err::File::open(from)?;
+fn copy_hashed(mut source: &File, to: &Path, go_on: GoOn<'_>) -> Result<Digest, WheelError> {
+    source.rewind()?;
     let mut target = fs_err::File::create_new(to)?;
     let digest = transfer(source, &mut target, go_on)?;
     target.sync_data()?;

@@ -75,17 +75,19 @@ fn in_a_container_of_docker_root_builds_the_same_bytes_and_is_told_what_is_missi
 }
 
 #[test]
-fn in_a_container_of_docker_without_capabilities_the_filter_is_named() {
+fn in_a_container_of_docker_without_capabilities_full_isolation_is_refused_and_the_filter_named() {
     let Some(image) = image() else { return };
     let (home, project) = example("hello");
-    let mut command =
-        restricted(&home, DOCKER_BARE, &["build", "--runtime", "python3.11", "--image", &image]);
-    let ran = run(command.current_dir(&project));
+    let build = ["build", "--runtime", "python3.11", "--image", &image, "--require", "full"];
+    let ran = run(restricted(&home, DOCKER_BARE, &build).current_dir(&project));
     assert_eq!(ran.code, SANDBOX, "{}", ran.stderr);
     assert!(ran.stderr.contains("Docker's or containerd's default"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("gives partial isolation here"), "{}", ran.stderr);
+    // Less is to be had, and the doctor says so, and why not more.
     let ran = run(&mut restricted(&home, DOCKER_BARE, &["doctor"]));
-    assert_eq!(ran.code, SANDBOX, "{}", ran.stdout);
-    assert!(ran.stdout.ends_with("lbx cannot build on this host.\n"), "{}", ran.stdout);
+    assert_eq!(ran.code, 0, "{}", ran.stdout);
+    assert!(ran.stdout.contains("Docker's or containerd's default"), "{}", ran.stdout);
+    assert!(ran.stdout.ends_with("lbx can build on this host.\n"), "{}", ran.stdout);
 }
 
 #[test]

@@ -244,6 +244,27 @@ fn what_build_code_says_reaches_the_terminal_without_its_control_characters() {
 }
 
 #[test]
+fn a_link_or_a_pipe_under_a_wheels_name_is_an_error_and_nobody_follows_it() {
+    let Some(image) = image() else { return };
+    for (made, found) in [
+        ("os.symlink('/lbx/out/../../etc/passwd', '/lbx/out/x-1-py3-none-any.whl')", "a symbolic link"),
+        ("os.mkfifo('/lbx/out/x-1-py3-none-any.whl')", "a pipe"),
+    ] {
+        let home = built_by(&format!("    {made}\n    return wheel(folder, 'evil', '1.0')\n"));
+        let ran = run(&mut lbx_shared(&home, &["build", "--image", &image]));
+        assert_eq!(ran.code, ARTIFACT, "{}", ran.stderr);
+        same(
+            &home.redact(after_progress(&ran.stderr)),
+            &format!(
+                "error: cannot take what pip left: `x-1-py3-none-any.whl` is {found}, expected a file\n\
+                hint: a package that is built from source left it: look at its build\n"
+            ),
+        );
+        nothing_left(&home);
+    }
+}
+
+#[test]
 fn a_second_wheel_of_one_package_is_an_error_that_names_both() {
     let Some(image) = image() else { return };
     let home = built_by("    wheel('/lbx/out', 'evil', '2.0')\n    return wheel(folder, 'evil', '1.0')\n");

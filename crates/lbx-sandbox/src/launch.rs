@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -332,6 +332,11 @@ impl Running {
     /// A handle that signals or kills the sandbox from another thread.
     pub fn kill_handle(&self) -> KillHandle {
         KillHandle { socket: Arc::clone(&self.socket) }
+    }
+
+    /// Becomes readable when the command has ended.
+    pub(crate) fn ended(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// See [`KillHandle::signal`].

@@ -8,6 +8,7 @@
 //! * [`init_if_child`] must be the first statement of `main`.
 //! * [`Spec`] says what the command sees, [`Streams`] where its output goes.
 //! * [`Launcher::spawn`] starts it, [`Running`] waits for it or kills it.
+//! * [`Launcher::attach`] starts it in the foreground, with the caller's own streams or a terminal like the caller's.
 //! * [`Launcher::overlay_supported`] says whether layers can be stacked without copying.
 //! * [`Launcher::survey`] says which backends work here.
 //! * [`Launcher::diagnose`] says which part of this host denies a sandbox, and what to do about it: a [`Remedy`], when
@@ -36,10 +37,13 @@ mod error;
 pub mod filter;
 mod launch;
 mod outputs;
+mod relay;
 mod remedy;
+mod session;
 mod spec;
 mod survey;
 mod syscalls;
+mod terminal;
 mod wire;
 
 pub use backend::{Backend, Claims, Level};
@@ -49,4 +53,5 @@ pub use error::{Error, Failure, Stage};
 pub use launch::{Chosen, End, Exit, KillHandle, Launcher, Running, Stream, Streams, Usage};
 pub use outputs::{Output, OutputError, outputs};
 pub use remedy::{Remedy, Steps};
+pub use session::{Remote, Session};
 pub use spec::{Access, Bind, File, Network, Root, Spec, Tmpfs};

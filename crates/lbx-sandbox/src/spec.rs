@@ -43,6 +43,8 @@ pub struct Spec {
     pub cwd: String,
     /// What the command can reach.
     pub network: Network,
+    /// Whether its standard input is a terminal that is to be the controlling one of its session.
+    pub terminal: bool,
     /// How it is isolated.
     pub backend: Backend,
     /// A directory of the caller's for a root that is not mounted but made, best on the file system of the image. What
@@ -139,6 +141,7 @@ impl Spec {
             env: Vec::new(),
             cwd: "/".to_owned(),
             network: Network::None,
+            terminal: false,
             backend: Backend::default(),
             scratch: None,
             path: Vec::new(),

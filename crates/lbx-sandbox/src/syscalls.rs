@@ -294,3 +294,33 @@ pub(crate) fn set_xattr(file: &OwnedFd, name: &std::ffi::CStr, value: &[u8]) -> 
         unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     Errno::result(result).map(drop)
 }
+
+/// Opens the other side of a pseudo-terminal, wherever /dev/pts is and whatever is there. Since 4.13.
+pub(crate) fn open_peer(master: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: the argument of this request is a number.
+    let raw = Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Makes a terminal the controlling one of this process's session, which this process leads and which has none.
+pub(crate) fn take_terminal(terminal: BorrowedFd<'_>) -> nix::Result<()> {
+    // SAFETY: the argument of this request is a number: zero takes no terminal away from another session.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
+}
+
+/// How many rows and columns a terminal has.
+pub(crate) fn window_size(terminal: BorrowedFd<'_>) -> nix::Result<libc::winsize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the request writes a `winsize`, and `size` is one.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    Errno::result(result).map(|_| size)
+}
+
+/// Gives a terminal another size, which its foreground processes are told by SIGWINCH.
+pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, size: &libc::winsize) -> nix::Result<()> {
+    // SAFETY: the request reads a `winsize`, and `size` is one.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const *size) };
+    Errno::result(result).map(drop)
+}

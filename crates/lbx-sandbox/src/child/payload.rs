@@ -120,7 +120,7 @@ pub(super) fn become_tracer(job: &Job<'_>, order: &Order, channel: &Channel, std
 /// Becomes the command where all but tracing is given up already; returns only when that failed.
 pub(super) fn resume_command(job: &Job<'_>, order: &Order) -> Report {
     let end = || {
-        leave_session(&job.stdin)?;
+        leave_session(&job.stdin, job.spec.terminal)?;
         unblock_signals()?;
         enter_working_directory(order)?;
         filter_calls(job.spec, order)?;
@@ -131,7 +131,9 @@ pub(super) fn resume_command(job: &Job<'_>, order: &Order) -> Report {
 
 /// Gives up everything that the command must not have.
 fn give_up(job: &Job<'_>, order: &Order) -> Result<Enforced, Failure> {
-    give_up_privileges(&job.stdin, order.situation)?;
+    // A tracer leaves the terminal to the session of the command.
+    leave_session(&job.stdin, job.spec.terminal && !order.traces)?;
+    give_up_privileges(order.situation)?;
     enter_working_directory(order)?;
     // A kernel without it, or without a part of it, is one where less is claimed.
     let enforced = domain::enter(&order.rules);
@@ -140,9 +142,8 @@ fn give_up(job: &Job<'_>, order: &Order) -> Result<Enforced, Failure> {
     Ok(enforced)
 }
 
-fn give_up_privileges(stdin: &OwnedFd, situation: Situation) -> Result<(), Failure> {
+fn give_up_privileges(situation: Situation) -> Result<(), Failure> {
     let stage = Stage::Privileges;
-    leave_session(stdin)?;
     // Who lacks the capability for it, in a container or under another sandbox, can gain none either: exec gives none
     // with `no_new_privs`, and the sets are emptied below.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap_or(true) {
@@ -167,11 +168,14 @@ fn give_up_privileges(stdin: &OwnedFd, situation: Situation) -> Result<(), Failu
     unblock_signals()
 }
 
-fn leave_session(stdin: &OwnedFd) -> Result<(), Failure> {
+fn leave_session(stdin: &OwnedFd, takes_terminal: bool) -> Result<(), Failure> {
     let stage = Stage::Privileges;
-    // A session of its own has no terminal whose input could be forged.
+    // A session of its own has no terminal whose input could be forged, or one that is made for it.
     setsid().or_fail(stage, || "setsid()".to_owned())?;
     dup2_stdin(stdin).or_fail(stage, || "dup2(stdin, 0)".to_owned())?;
+    if takes_terminal {
+        syscalls::take_terminal(stdin.as_fd()).or_fail(stage, || "ioctl(0, TIOCSCTTY, 0)".to_owned())?;
+    }
     // Every descriptor above was opened to be closed on exec; this covers a mistake in that.
     syscalls::close_on_exec_from(3);
     Ok(())

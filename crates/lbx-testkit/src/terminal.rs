@@ -4,17 +4,32 @@
 //! test never takes garbage for a clean screen.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use nix::pty::{Winsize, openpty};
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::stat::{Mode, fstat, major, minor};
+use nix::sys::termios::{Termios, tcgetattr};
 
-/// A program that runs on a terminal of its own.
+/// How long words are waited for.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A program that runs on a terminal of its own. Dropping it kills the program.
 #[derive(Debug)]
 pub struct OnTerminal {
     child: Child,
-    reader: JoinHandle<String>,
+    master: File,
+    device: (u64, u64),
+    output: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+    hung_up: Arc<AtomicBool>,
     columns: usize,
     rows: usize,
 }
@@ -28,47 +43,98 @@ pub struct Shown {
     pub raw: String,
     /// The screen at the end.
     pub screen: Screen,
+    /// The terminal's settings at the end.
+    pub settings: Termios,
 }
 
 /// Starts a program with stdin, stdout and stderr on a new terminal, but for streams that the command has set.
 /// What it needs to know of the terminal otherwise, such as `TERM`, is the caller's to set.
+///
+/// It is not the program's controlling terminal, whose keys are signals: `setsid --ctty` makes it that.
 pub fn start(command: &mut Command, columns: u16, rows: u16) -> OnTerminal {
-    start_with(command, columns, rows, false)
+    start_with(command, columns, rows, Streams::All)
 }
 
 /// The same with stdout left as the command has it.
 pub fn start_stderr_only(command: &mut Command, columns: u16, rows: u16) -> OnTerminal {
-    start_with(command, columns, rows, true)
+    start_with(command, columns, rows, Streams::AllButStdout)
 }
 
-fn start_with(command: &mut Command, columns: u16, rows: u16, keep_stdout: bool) -> OnTerminal {
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    let pair = openpty(&size, None).expect("a pseudo-terminal");
-    let copy = || pair.slave.try_clone().expect("a copy of a descriptor");
-    command.stdin(copy()).stderr(copy());
-    if !keep_stdout {
+/// The same with stderr left as the command has it.
+pub fn start_without_stderr(command: &mut Command, columns: u16, rows: u16) -> OnTerminal {
+    start_with(command, columns, rows, Streams::AllButStderr)
+}
+
+/// Which streams are the terminal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Streams {
+    All,
+    AllButStdout,
+    AllButStderr,
+}
+
+fn start_with(command: &mut Command, columns: u16, rows: u16, streams: Streams) -> OnTerminal {
+    let (master, other_side) = pair();
+    resize(&master, columns, rows);
+    let copy = || other_side.try_clone().expect("a copy of a descriptor");
+    command.stdin(copy());
+    if streams != Streams::AllButStderr {
+        command.stderr(copy());
+    }
+    if streams != Streams::AllButStdout {
         command.stdout(copy());
     }
     let child = command.spawn().expect("the program starts");
     // The end of the output comes only when nobody here holds the other side any more.
-    command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    if !keep_stdout {
+    command.stdin(std::process::Stdio::null());
+    if streams != Streams::AllButStderr {
+        command.stderr(std::process::Stdio::null());
+    }
+    if streams != Streams::AllButStdout {
         command.stdout(std::process::Stdio::null());
     }
-    drop(pair.slave);
-    let master = File::from(pair.master);
-    let reader = std::thread::spawn(move || read_all(master));
-    OnTerminal { child, reader, columns: columns.into(), rows: rows.into() }
+    let number = fstat(&other_side).expect("a device").st_rdev;
+    drop(other_side);
+    let (output, hung_up) = (Arc::default(), Arc::default());
+    let reader = {
+        let master = master.try_clone().expect("a copy of a descriptor");
+        let (output, hung_up) = (Arc::clone(&output), Arc::clone(&hung_up));
+        Some(std::thread::spawn(move || read_all(master, &output, &hung_up)))
+    };
+    let (device, columns, rows) = ((major(number), minor(number)), columns.into(), rows.into());
+    OnTerminal { child, master, device, output, reader, hung_up, columns, rows }
 }
 
-/// Reads until the other side is closed, which Linux tells by an error.
-fn read_all(mut master: File) -> String {
-    let mut bytes = Vec::new();
+/// Both sides of a new terminal. Programs that other tests start meanwhile inherit neither, or it would outlive them.
+fn pair() -> (File, File) {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags).expect("a pseudo-terminal");
+    grantpt(&master).expect("a pseudo-terminal of one's own");
+    unlockpt(&master).expect("a pseudo-terminal that can be opened");
+    let name = ptsname_r(&master).expect("the terminal's name");
+    let other_side = open(name.as_str(), flags, Mode::empty()).expect("the terminal");
+    (OwnedFd::from(master).into(), other_side.into())
+}
+
+/// Gives a terminal another size.
+fn resize(master: &File, columns: u16, rows: u16) {
+    let mut stty = Command::new("stty");
+    stty.args(["cols", &columns.to_string(), "rows", &rows.to_string()]);
+    let status = stty.stdin(master.try_clone().expect("a copy of a descriptor")).status();
+    assert!(status.expect("stty starts").success(), "stty");
+}
+
+/// Reads until the other side is closed, which Linux tells by an error, or until this one is to be.
+fn read_all(mut master: File, output: &Mutex<Vec<u8>>, hung_up: &AtomicBool) {
     let mut buffer = [0; 4096];
-    while let Ok(count @ 1..) = master.read(&mut buffer) {
-        bytes.extend_from_slice(&buffer[..count]);
+    while !hung_up.load(Ordering::SeqCst) {
+        let waited = poll(&mut [PollFd::new(master.as_fd(), PollFlags::POLLIN)], PollTimeout::from(20_u8));
+        if waited.expect("a terminal can be waited for") == 0 {
+            continue;
+        }
+        let Ok(count @ 1..) = master.read(&mut buffer) else { return };
+        output.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..count]);
     }
-    String::from_utf8(bytes).expect("UTF-8")
 }
 
 impl OnTerminal {
@@ -77,12 +143,79 @@ impl OnTerminal {
         self.child.id()
     }
 
+    /// What came so far.
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&self.bytes()).into_owned()
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Presses keys.
+    pub fn press(&self, keys: &str) {
+        (&self.master).write_all(keys.as_bytes()).expect("keys");
+    }
+
+    /// Waits until these words have come as often as this.
+    #[track_caller]
+    pub fn wait_for(&self, words: &str, times: usize) {
+        let started = Instant::now();
+        while self.output().matches(words).count() < times {
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{words:?} did not come {times} times: {:?}",
+                self.output()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Gives the terminal another size, which the programs in its foreground are told.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        resize(&self.master, columns, rows);
+    }
+
+    /// The terminal's settings.
+    pub fn settings(&self) -> Termios {
+        tcgetattr(&self.master).expect("the terminal's settings")
+    }
+
+    /// The major and the minor number of the terminal's device.
+    pub fn device(&self) -> (u64, u64) {
+        self.device
+    }
+
+    /// Takes the terminal away, as a window that is closed does, and waits for the end: the exit code; -1 when a
+    /// signal ended it.
+    pub fn hang_up(mut self) -> i32 {
+        self.hung_up.store(true, Ordering::SeqCst);
+        self.join_reader();
+        self.master = fs_err::File::open("/dev/null").expect("/dev/null").into_parts().0;
+        self.child.wait().expect("its end").code().unwrap_or(-1)
+    }
+
+    fn join_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the terminal is read");
+        }
+    }
+
     /// Waits for the end.
     pub fn finish(mut self) -> Shown {
         let code = self.child.wait().expect("its end").code().unwrap_or(-1);
-        let raw = self.reader.join().expect("the terminal is read");
+        self.join_reader();
+        let raw = String::from_utf8(self.bytes()).expect("UTF-8");
         let screen = Screen::of(&raw, self.columns, self.rows);
-        Shown { code, raw, screen }
+        Shown { code, raw, screen, settings: self.settings() }
+    }
+}
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        // A test that failed leaves no program behind; one that has ended is not there to be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -175,6 +308,8 @@ impl Screen {
             ("2", "K") => self.erase(),
             ("?25", "h") => self.cursor_visible = true,
             ("?25", "l") => self.cursor_visible = false,
+            // Pasted text is marked or not: shells ask for it.
+            ("?2004", "h" | "l") => {}
             _ => panic!("a control sequence: {sequence:?}"),
         }
         if matches!(command, "A" | "B") {
@@ -224,6 +359,23 @@ mod tests {
         assert!(!Screen::of("\u{1b}[?25l", 5, 5).is_ready_for_a_prompt());
         // What has been scrolled away is out of reach.
         assert_eq!(Screen::of("1\r\n2\r\n3\u{1b}[9A\rx", 5, 2).lines(), ["1", "x", "3"]);
+    }
+
+    #[test]
+    fn keys_reach_a_program_and_it_is_told_of_another_size() {
+        let mut command = Command::new("setsid");
+        let script = "trap 'stty size' WINCH; read -r word; echo \"got $word\"; read -r word; stty -echo";
+        command.args(["--ctty", "/bin/sh", "-c", script]);
+        let running = start(&mut command, 40, 7);
+        let before = running.settings();
+        running.press("word\r");
+        running.wait_for("got word", 1);
+        running.resize(41, 8);
+        running.press("\r");
+        running.wait_for("8 41", 1);
+        let shown = running.finish();
+        assert_eq!(shown.code, 0, "{}", shown.raw);
+        assert_ne!(shown.settings, before);
     }
 
     #[test]

@@ -7,10 +7,10 @@ use lbx_image::Image;
 use lbx_sandbox::{End, Exit, Overlay, Root, Spec, Stream, Streams};
 use serde::Deserialize;
 
-use crate::engine::Context;
 use crate::error::Error;
 use crate::event::Event;
 use crate::limits::{Breach, Watch};
+use crate::site::Site;
 
 /// Variables of the image that runs inside it get. All others are data, not instructions: an image must
 /// not be able to say `LD_PRELOAD`.
@@ -50,35 +50,35 @@ struct Found {
 
 impl Base {
     /// Makes the image's root, and finds its Python, which must be the runtime's.
-    pub(crate) fn prepare(context: &Context, image: Image) -> Result<Self, Error> {
-        let root = root(context, &image)?;
-        let (interpreter, found) = find_python(context, &image, &root)?;
-        let runtime = &context.plan.runtime;
+    pub(crate) fn prepare(site: &Site, image: Image) -> Result<Self, Error> {
+        let root = root(site, &image)?;
+        let (interpreter, found) = find_python(site, &image, &root)?;
+        let runtime = &site.choice.runtime;
         if !found.python.starts_with(&format!("{}.", runtime.python)) {
             return Err(Error::WrongPython {
-                image: context.plan.image.clone(),
+                image: site.choice.image.clone(),
                 found: found.python,
                 expected: runtime.python.clone(),
                 runtime: runtime.runtime.clone(),
             });
         }
-        let pip = found.pip.ok_or_else(|| Error::NoPip { image: context.plan.image.clone() })?;
+        let pip = found.pip.ok_or_else(|| Error::NoPip { image: site.choice.image.clone() })?;
         let digest = image.manifest_digest.to_string();
-        context.tell(Event::ImageReady { digest, python: found.python.clone(), pip: pip.clone() });
+        site.tell(Event::ImageReady { digest, python: found.python.clone(), pip: pip.clone() });
         Ok(Self { image, root, interpreter, python: found.python, pip })
     }
 }
 
 /// The image's layers, stacked where the host allows it and copied together where not.
-fn root(context: &Context, image: &Image) -> Result<Root, Error> {
-    let stackable = context.isolation.backend.stacks_layers()
+fn root(site: &Site, image: &Image) -> Result<Root, Error> {
+    let stackable = site.isolation.backend.stacks_layers()
         && image.overlay_ready()
-        && matches!(context.host.launcher.overlay_supported(context.store.root())?, Overlay::Supported);
+        && matches!(site.host.launcher.overlay_supported(site.store.root())?, Overlay::Supported);
     if stackable {
         return Ok(Root::Layers(image.layer_trees().into_iter().map(PathBuf::from).collect()));
     }
-    let failed = |source| Error::image(&context.plan.image, source);
-    Ok(Root::Tree(lbx_image::flatten(&context.store, image).map_err(failed)?))
+    let failed = |source| Error::image(&site.choice.image, source);
+    Ok(Root::Tree(lbx_image::flatten(&site.store, image).map_err(failed)?))
 }
 
 /// The environment that runs in this image start from.
@@ -104,20 +104,20 @@ pub(crate) fn environment(image: &Image) -> Vec<(String, String)> {
 }
 
 /// The first interpreter that runs, of the runtime's own and those on the image's path.
-fn find_python(context: &Context, image: &Image, root: &Root) -> Result<(String, Found), Error> {
-    let runtime = &context.plan.runtime;
+fn find_python(site: &Site, image: &Image, root: &Root) -> Result<(String, Found), Error> {
+    let runtime = &site.choice.runtime;
     let candidates =
         [runtime.interpreter.clone(), runtime.runtime.clone(), "python3".into(), "python".into()];
     for interpreter in &candidates {
         let spec = probe_spec(image, root, interpreter);
-        match run(context, &spec, &|_| {}) {
+        match run(site, &spec, &|_| {}) {
             Err(Error::Sandbox(lbx_sandbox::Error::ProgramNotFound { .. })) => {}
             Err(Error::Sandbox(lbx_sandbox::Error::Exec { failure, .. }))
                 if failure.errno_name() == "ENOEXEC" =>
             {
                 return Err(Error::ForeignCpu {
-                    image: context.plan.image.clone(),
-                    arch: context.plan.arch.lambda(),
+                    image: site.choice.image.clone(),
+                    arch: site.choice.arch.lambda(),
                     host: std::env::consts::ARCH,
                 });
             }
@@ -126,12 +126,12 @@ fn find_python(context: &Context, image: &Image, root: &Root) -> Result<(String,
                 if let Ok(found) = serde_json::from_str(output.text.trim()) {
                     return Ok((interpreter.clone(), found));
                 }
-                return Err(fails(context, interpreter, &output));
+                return Err(fails(site, interpreter, &output));
             }
-            Ok(output) => return Err(fails(context, interpreter, &output)),
+            Ok(output) => return Err(fails(site, interpreter, &output)),
         }
     }
-    Err(Error::NoPython { image: context.plan.image.clone(), tried: candidates.into() })
+    Err(Error::NoPython { image: site.choice.image.clone(), tried: candidates.into() })
 }
 
 fn probe_spec(image: &Image, root: &Root, interpreter: &str) -> Spec {
@@ -140,9 +140,9 @@ fn probe_spec(image: &Image, root: &Root, interpreter: &str) -> Spec {
     spec
 }
 
-fn fails(context: &Context, interpreter: &str, output: &Output) -> Error {
+fn fails(site: &Site, interpreter: &str, output: &Output) -> Error {
     Error::PythonFails {
-        image: context.plan.image.clone(),
+        image: site.choice.image.clone(),
         interpreter: interpreter.to_owned(),
         how: how(&output.ended),
         output: output.text.trim().to_owned(),
@@ -184,22 +184,15 @@ pub(crate) struct Output {
 const KEPT_OUTPUT: usize = 4 << 20;
 
 /// Runs a command in the sandbox to its end, or until the build is cancelled; `line` sees each line.
-pub(crate) fn run(context: &Context, spec: &Spec, line: &(dyn Fn(&str) + Sync)) -> Result<Output, Error> {
-    context.cancel.check()?;
-    let mut spec = spec.clone();
-    spec.backend = context.isolation.backend;
-    // Some roots are not mounted but made, and that needs room.
-    if !spec.backend.stacks_layers() {
-        let directory = context.scratch.path("root");
-        fs_err::create_dir(&directory)?;
-        spec.scratch = Some(directory);
-    }
+pub(crate) fn run(site: &Site, spec: &Spec, line: &(dyn Fn(&str) + Sync)) -> Result<Output, Error> {
+    site.cancel.check()?;
+    let spec = site.isolate(spec.clone())?;
     let streams = Streams { stdin: Stream::Null, stdout: Stream::Pipe, stderr: Stream::Pipe };
-    let mut running = context.host.launcher.spawn(&spec, streams)?;
+    let mut running = site.host.launcher.spawn(&spec, streams)?;
     let handle = running.kill_handle();
     let stop = handle.clone();
-    let _registered = context.cancel.on_cancel(move || handle.kill());
-    let watch = Watch::start(context.options.limits);
+    let _registered = site.cancel.on_cancel(move || handle.kill());
+    let watch = Watch::start(site.limits);
     let heard = |said: &str| {
         watch.hear();
         line(said);
@@ -220,7 +213,7 @@ pub(crate) fn run(context: &Context, spec: &Spec, line: &(dyn Fn(&str) + Sync)) 
         read.and_then(|_| watchman.join()).map(|breach| (breach, exit))
     })
     .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    context.cancel.check()?;
+    site.cancel.check()?;
     let text = text.into_inner().unwrap_or_else(PoisonError::into_inner);
     match breach {
         Some(breach) => Ok(Output { ended: Ended::Stopped(breach), text }),

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use lbx_image::{ProxyOptions, PullOptions, Reference, Scratch, Store};
+use lbx_image::{ProxyOptions, PullOptions, Reference, Store};
 use lbx_plan::{Architecture, Artifact, Plan};
-use lbx_sandbox::{Backend, Chosen, Launcher, Level};
+use lbx_sandbox::{Backend, Launcher, Level};
 use lbx_wheel::WheelStore;
 
 use crate::archive::{self, Part};
@@ -19,6 +19,7 @@ use crate::project::Project;
 use crate::publish;
 use crate::report::{ArtifactReport, Report};
 use crate::resolve::{self, ResolvedSet};
+use crate::site::Site;
 
 /// What this host offers to a build.
 #[derive(Clone, Debug)]
@@ -91,24 +92,12 @@ impl Destination {
 pub(crate) struct Context {
     pub(crate) project: Project,
     pub(crate) plan: Plan,
-    pub(crate) host: Host,
     pub(crate) options: Options,
-    pub(crate) cancel: Cancel,
-    pub(crate) observer: Observer,
-    pub(crate) store: Store,
-    /// Where roots are made that cannot be mounted.
-    pub(crate) scratch: Scratch,
-    /// How sandboxes are isolated.
-    pub(crate) isolation: Chosen,
+    /// Where commands run.
+    pub(crate) site: Site,
     pub(crate) wheels: WheelStore,
     /// The sources and includes of every artifact of the plan.
     pub(crate) parts: Vec<Vec<Part>>,
-}
-
-impl Context {
-    pub(crate) fn tell(&self, event: Event) {
-        (self.observer)(event);
-    }
 }
 
 /// An image that [`pull`] brought.
@@ -149,7 +138,7 @@ pub async fn pull(request: &PullRequest<'_>) -> Result<Pulled, Error> {
 }
 
 impl PullRequest<'_> {
-    async fn pull_into(&self, store: &Store) -> Result<lbx_image::Image, Error> {
+    pub(crate) async fn pull_into(&self, store: &Store) -> Result<lbx_image::Image, Error> {
         let failed = |source| Error::image(self.reference, source);
         let parsed = Reference::parse(self.reference).map_err(failed)?;
         let options = PullOptions {
@@ -183,33 +172,15 @@ pub async fn build(
     // What is wrong with the user's own files is said before anything is fetched for it.
     let parts = archive::collect_parts(&project, &plan, &options)?;
     observer(planned(&plan));
-    let store = Store::open(&host.cache_dir).map_err(Error::store)?;
-    // A host that cannot do it says so before anything is fetched for it.
-    let scratch = store.scratch().map_err(|source| Error::image(&plan.image, source))?;
-    let isolation = isolate(&host, &scratch)?;
-    observer(isolated(&isolation));
-    let (reference, arch, offline) = (plan.image.as_str(), plan.arch, options.offline);
-    let request = PullRequest { reference, arch, offline, host: &host, cancel, observer };
-    let image = request.pull_into(&store).await?;
-    let wheels = WheelStore::open(&host.cache_dir.join("wheels"))
-        .map_err(|source| Error::WheelStore(Box::new(source)).in_store(&host.cache_dir, "wheels"))?;
-    let (cancel, observer) = (cancel.clone(), Arc::clone(observer));
-    let context =
-        Context { project, plan, host, options, cancel, observer, store, scratch, isolation, wheels, parts };
+    let choice = plan.image_choice();
+    let (site, image) = Site::open(choice, host, options.limits, options.offline, cancel, observer).await?;
+    let cache_dir = &site.host.cache_dir;
+    let wheels = WheelStore::open(&cache_dir.join("wheels"))
+        .map_err(|source| Error::WheelStore(Box::new(source)).in_store(cache_dir, "wheels"))?;
+    let context = Context { project, plan, options, site, wheels, parts };
     // Everything from here on blocks: processes, files, hashing. It has threads of its own.
     let work = tokio::task::spawn_blocking(move || build_in(&context, image));
     work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-}
-
-fn isolate(host: &Host, scratch: &Scratch) -> Result<Chosen, Error> {
-    let directory = scratch.path("sandbox");
-    fs_err::create_dir(&directory)?;
-    Ok(host.launcher.choose(host.backend, host.require, &directory)?)
-}
-
-fn isolated(chosen: &Chosen) -> Event {
-    let refused = chosen.refused.iter().map(|(backend, error)| format!("{backend}: {error}")).collect();
-    Event::Isolated { backend: chosen.backend, claims: chosen.claims, refused }
 }
 
 fn planned(plan: &Plan) -> Event {
@@ -232,18 +203,18 @@ fn users(plan: &Plan, set: usize) -> String {
 }
 
 fn build_in(context: &Context, image: lbx_image::Image) -> Result<Report, Error> {
-    let base = Base::prepare(context, image)?;
+    let base = Base::prepare(&context.site, image)?;
     let sets = parallel(context, &context.plan.sets, |index, set| resolve::run(context, &base, index, set))?;
     let staging = publish::Staging::new(context.options.destination.folder())?;
     let artifacts = parallel(context, &context.plan.artifacts, |index, artifact| {
         build_artifact(context, &sets, &staging, index, artifact)
     })?;
-    context.cancel.check()?;
+    context.site.cancel.check()?;
     let report = Report::new(context, &base, artifacts);
     staging.publish(&context.options.destination, &report)?;
     for (index, artifact) in report.artifacts.iter().enumerate() {
         let path = context.options.destination.zip(&artifact.name);
-        context.tell(Event::ArtifactFinished {
+        context.site.tell(Event::ArtifactFinished {
             artifact: index,
             path,
             size: artifact.size,
@@ -260,7 +231,7 @@ fn build_artifact(
     index: usize,
     artifact: &Artifact,
 ) -> Result<ArtifactReport, Error> {
-    context.tell(Event::ArtifactStarted { artifact: index });
+    context.site.tell(Event::ArtifactStarted { artifact: index });
     let set = artifact.set.and_then(|set| sets.get(set));
     archive::build(context, index, artifact, set, staging)
 }
@@ -279,7 +250,7 @@ fn parallel<T: Sync, R: Send>(
     let done: Mutex<Vec<(usize, Result<R, Error>)>> = Mutex::new(Vec::new());
     let worker = || {
         while let Some((index, item)) = next() {
-            let result = context.cancel.check().and_then(|()| work(index, item));
+            let result = context.site.cancel.check().and_then(|()| work(index, item));
             if result.is_err() {
                 stop();
             }

@@ -18,6 +18,7 @@ mod project;
 mod publish;
 mod report;
 mod resolve;
+mod site;
 mod source;
 
 pub use archive::pack_wheels;

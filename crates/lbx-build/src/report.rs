@@ -112,9 +112,9 @@ impl Report {
                 pip: base.pip.clone(),
             },
             sandbox: SandboxReport {
-                backend: context.isolation.backend,
-                level: context.isolation.claims.level(),
-                claims: context.isolation.claims,
+                backend: context.site.isolation.backend,
+                level: context.site.isolation.claims.level(),
+                claims: context.site.isolation.claims,
             },
             compressor: lbx_archive::COMPRESSOR,
             artifacts,

@@ -49,11 +49,12 @@ pub(crate) fn run(
     index: usize,
     set: &DependencySet,
 ) -> Result<ResolvedSet, Error> {
-    context.tell(Event::ResolveStarted { set: index });
+    context.site.tell(Event::ResolveStarted { set: index });
     // Everything that this stage writes, it writes into the store.
-    let wheels = resolve(context, base, index, set)
-        .map_err(|error| error.in_store(context.store.root(), &format!("pip's work on {}", names(set))))?;
-    context.tell(Event::ResolveFinished { set: index, wheels: wheels.len() });
+    let wheels = resolve(context, base, index, set).map_err(|error| {
+        error.in_store(context.site.store.root(), &format!("pip's work on {}", names(set)))
+    })?;
+    context.site.tell(Event::ResolveFinished { set: index, wheels: wheels.len() });
     Ok(ResolvedSet { wheels })
 }
 
@@ -63,16 +64,16 @@ fn resolve(
     index: usize,
     set: &DependencySet,
 ) -> Result<Vec<Arc<Wheel>>, Error> {
-    let scratch = context.store.scratch().map_err(|source| image_error(context, source))?;
+    let scratch = context.site.store.scratch().map_err(|source| image_error(context, source))?;
     // Goes with the scratch folder, whatever build code has filled it with.
     let work = scratch.path("pip");
     let out = folder(&work, "out")?;
     let spec = spec(context, base, set, &work, &out)?;
-    let output = base::run(context, &spec, &|line| {
-        context.tell(Event::ResolveLine { set: index, line: line.to_owned() });
+    let output = base::run(&context.site, &spec, &|line| {
+        context.site.tell(Event::ResolveLine { set: index, line: line.to_owned() });
     })?;
     if !output.ended.success() {
-        return Err(Error::pip(names(set), context.store.root(), base::how(&output.ended), output.text));
+        return Err(Error::pip(names(set), context.site.store.root(), base::how(&output.ended), output.text));
     }
     collect(context, &out)
 }
@@ -104,7 +105,7 @@ fn spec(context: &Context, base: &Base, set: &DependencySet, work: &Path, out: &
     }
     let (major, minor) = context.plan.runtime.glibc_version();
     spec.files.push(file(format!("{PYTHON_PATH}/_manylinux.py"), manylinux_cap(major, minor).into_bytes()));
-    if let Some(bundle) = &context.host.ca_bundle {
+    if let Some(bundle) = &context.site.host.ca_bundle {
         spec.files.push(file(CERTIFICATES.to_owned(), fs_err::read(bundle)?));
     }
     for path in set.files.iter().filter(|path| !is_below_any(path, &set.paths)) {
@@ -161,12 +162,12 @@ fn environment(context: &Context, base: &Base) -> Vec<(String, String)> {
     set("PYTHONPATH", PYTHON_PATH);
     set("PYTHONUNBUFFERED", "1");
     set("SOURCE_DATE_EPOCH", BUILD_EPOCH);
-    if context.host.ca_bundle.is_some() {
+    if context.site.host.ca_bundle.is_some() {
         for name in ["CURL_CA_BUNDLE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"] {
             set(name, CERTIFICATES);
         }
     }
-    environment.extend(context.host.pip_environment.iter().cloned());
+    environment.extend(context.site.host.pip_environment.iter().cloned());
     environment
 }
 
@@ -224,12 +225,14 @@ fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
 
 fn add(context: &Context, out: &Path, output: Output) -> Result<Arc<Wheel>, Error> {
     let Output { name, file } = output;
-    context.cancel.check()?;
-    let go_on = || !context.cancel.is_cancelled();
+    context.site.cancel.check()?;
+    let go_on = || !context.site.cancel.is_cancelled();
     let added = context.wheels.add_open(&out.join(&name), file, &go_on);
     let wheel = added.map_err(|source| match source {
         WheelError::Interrupted => Error::Interrupted,
-        source => Error::wheel(&name, source).in_store(context.store.root(), &format!("the wheel `{name}`")),
+        source => {
+            Error::wheel(&name, source).in_store(context.site.store.root(), &format!("the wheel `{name}`"))
+        }
     })?;
     wheel.allowed_on(&target(context)).map_err(|source| Error::WheelPlatform {
         name,

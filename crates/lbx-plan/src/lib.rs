@@ -28,6 +28,6 @@ mod requirements;
 pub use catalog::{Architecture, Runtime};
 pub use config::{Config, ConfigError, Defaults, Function, Layer, Origin, Project, json_schema};
 pub use encoding::{EncodingError, decode};
-pub use plan::{Artifact, DependencySet, Kind, Overrides, Plan, PlanError};
+pub use plan::{Artifact, DependencySet, ImageChoice, Kind, Overrides, Plan, PlanError};
 pub use position::{At, Position};
 pub use requirements::{Line, LineKind, RequirementFiles, RequirementsError, scan};

@@ -29,6 +29,17 @@ pub struct Plan {
     pub not_selected: Vec<String>,
 }
 
+/// The image that commands run in, and for which runtime and CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageChoice {
+    /// The Lambda runtime.
+    pub runtime: Runtime,
+    /// The CPU.
+    pub arch: Architecture,
+    /// The image.
+    pub image: String,
+}
+
 /// Requirement files that are resolved together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DependencySet {
@@ -154,18 +165,30 @@ impl PlanError {
     }
 }
 
-impl Plan {
-    /// Makes the plan of a build. `files` holds every requirement file that the configuration names,
-    /// and those that these name in turn.
-    pub fn new(config: &Config, files: &RequirementFiles, overrides: &Overrides) -> Result<Self, PlanError> {
-        check_names(config)?;
+impl ImageChoice {
+    /// Chooses: the command line comes before the configuration, and this before the runtime's own image.
+    pub fn new(config: &Config, overrides: &Overrides) -> Result<Self, PlanError> {
         let runtime = runtime(config, overrides)?;
-        let arch = overrides.arch.unwrap_or(config.project.arch);
         let image = match (&overrides.image, &config.project.image) {
             (Some(image), _) => image.clone(),
             (None, Some(image)) => image.value.clone(),
             (None, None) => runtime.image.clone(),
         };
+        Ok(Self { runtime, arch: overrides.arch.unwrap_or(config.project.arch), image })
+    }
+}
+
+impl Plan {
+    /// Where its commands run.
+    pub fn image_choice(&self) -> ImageChoice {
+        ImageChoice { runtime: self.runtime.clone(), arch: self.arch, image: self.image.clone() }
+    }
+
+    /// Makes the plan of a build. `files` holds every requirement file that the configuration names,
+    /// and those that these name in turn.
+    pub fn new(config: &Config, files: &RequirementFiles, overrides: &Overrides) -> Result<Self, PlanError> {
+        check_names(config)?;
+        let ImageChoice { runtime, arch, image } = ImageChoice::new(config, overrides)?;
         let mut plan =
             Self { runtime, arch, image, sets: Vec::new(), artifacts: Vec::new(), not_selected: Vec::new() };
         let selected = selected(config, &overrides.names)?;

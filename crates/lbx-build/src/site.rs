@@ -1,0 +1,78 @@
+//! Where commands run, for builds and for sessions alike: the image, the store, and the way to isolate them.
+
+use std::sync::Arc;
+
+use lbx_image::{Image, Scratch, Store};
+use lbx_plan::ImageChoice;
+use lbx_sandbox::{Chosen, Spec};
+
+use crate::cancel::Cancel;
+use crate::engine::{Host, PullRequest};
+use crate::error::Error;
+use crate::event::{Event, Observer};
+use crate::limits::TimeLimits;
+
+/// An image on a host, and all that is needed to run commands in it.
+pub(crate) struct Site {
+    pub(crate) choice: ImageChoice,
+    pub(crate) host: Host,
+    /// How long each command that is waited for may take.
+    pub(crate) limits: TimeLimits,
+    pub(crate) cancel: Cancel,
+    pub(crate) observer: Observer,
+    pub(crate) store: Store,
+    /// Where roots are made that cannot be mounted.
+    pub(crate) scratch: Scratch,
+    /// How sandboxes are isolated.
+    pub(crate) isolation: Chosen,
+}
+
+impl Site {
+    /// Chooses how to isolate commands, and fetches the image if it has to be.
+    pub(crate) async fn open(
+        choice: ImageChoice,
+        host: Host,
+        limits: TimeLimits,
+        offline: bool,
+        cancel: &Cancel,
+        observer: &Observer,
+    ) -> Result<(Self, Image), Error> {
+        let store = Store::open(&host.cache_dir).map_err(Error::store)?;
+        // A host that cannot do it says so before anything is fetched for it.
+        let scratch = store.scratch().map_err(|source| Error::image(&choice.image, source))?;
+        let isolation = choose(&host, &scratch)?;
+        observer(isolated(&isolation));
+        let (reference, arch) = (choice.image.as_str(), choice.arch);
+        let request = PullRequest { reference, arch, offline, host: &host, cancel, observer };
+        let image = request.pull_into(&store).await?;
+        let (cancel, observer) = (cancel.clone(), Arc::clone(observer));
+        Ok((Self { choice, host, limits, cancel, observer, store, scratch, isolation }, image))
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        (self.observer)(event);
+    }
+
+    /// The specification with all that the way to isolate it asks for.
+    pub(crate) fn isolate(&self, mut spec: Spec) -> Result<Spec, Error> {
+        spec.backend = self.isolation.backend;
+        // Some roots are not mounted but made, and that needs room.
+        if !spec.backend.stacks_layers() {
+            let directory = self.scratch.path("root");
+            fs_err::create_dir(&directory)?;
+            spec.scratch = Some(directory);
+        }
+        Ok(spec)
+    }
+}
+
+fn choose(host: &Host, scratch: &Scratch) -> Result<Chosen, Error> {
+    let directory = scratch.path("sandbox");
+    fs_err::create_dir(&directory)?;
+    Ok(host.launcher.choose(host.backend, host.require, &directory)?)
+}
+
+fn isolated(chosen: &Chosen) -> Event {
+    let refused = chosen.refused.iter().map(|(backend, error)| format!("{backend}: {error}")).collect();
+    Event::Isolated { backend: chosen.backend, claims: chosen.claims, refused }
+}

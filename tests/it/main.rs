@@ -9,6 +9,7 @@
 //! | `requirements` | what pip refuses, and what is wrong with wheels |
 //! | `images` | what is wrong with a registry or an image |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
+//! | `session` | `run` and `shell`: exit codes, streams, signals, the terminal |
 //! | `interrupts` | signals, at every stage |
 //! | `terminal` | what is drawn on a terminal, and what is left on it |
 //!
@@ -23,5 +24,6 @@ mod images;
 mod interrupts;
 mod lambda;
 mod requirements;
+mod session;
 mod support;
 mod terminal;

@@ -247,6 +247,20 @@ pub enum Error {
     /// The operating system refuses something.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// A command that may write to the project could write to the store.
+    #[error("the store {} and the project {} lie one in the other", store.display(), project.display())]
+    StoreInProject {
+        /// The store.
+        store: PathBuf,
+        /// The project's folder.
+        project: PathBuf,
+    },
+    /// A folder cannot be shown to a command, because its name is not text.
+    #[error("the name of the folder `{path}` is not UTF-8")]
+    FolderName {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The build was asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -374,6 +388,8 @@ impl Error {
             | Self::SourceMissing { .. }
             | Self::SourceNotAFolder { .. }
             | Self::SourceOutside { .. }
+            | Self::StoreInProject { .. }
+            | Self::FolderName { .. }
             | Self::Source(_) => ErrorKind::Project,
             Self::Image { source, .. } if is_the_systems(source) => ErrorKind::System,
             Self::Image { .. }
@@ -451,6 +467,11 @@ impl Error {
             Self::Conflict { .. } | Self::FolderConflict { .. } => {
                 Some("only one of them can be in the zip: rename or remove the other".to_owned())
             }
+            Self::StoreInProject { .. } => Some(
+                "what a command writes must not reach later builds: point LBX_CACHE_DIR elsewhere, or leave --write out"
+                    .to_owned(),
+            ),
+            Self::FolderName { .. } => Some("rename it".to_owned()),
             Self::WheelPlatform { .. } => Some(
                 "pin a version that has a wheel for this runtime, or one that builds from source".to_owned(),
             ),

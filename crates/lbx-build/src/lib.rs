@@ -4,6 +4,8 @@
 //! the image, pip in the sandbox once per dependency set, and one zip per artifact, published by
 //! rename. What happens meanwhile is told to an [`Observer`]; nothing here prints, asks the environment
 //! or looks at the clock. A [`Cancel`] stops a build at any point and leaves nothing behind.
+//!
+//! [`run`] runs a command of the user's in the place that builds have, with the project beside it.
 
 mod archive;
 mod base;
@@ -18,6 +20,7 @@ mod project;
 mod publish;
 mod report;
 mod resolve;
+mod session;
 mod site;
 mod source;
 
@@ -31,3 +34,4 @@ pub use limits::{Breach, TimeLimits};
 pub use listing::LeftOut;
 pub use project::Project;
 pub use report::{ArtifactReport, ImageReport, Report, WheelReport};
+pub use session::{Link, Program, Session, run};

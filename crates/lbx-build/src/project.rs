@@ -26,21 +26,32 @@ pub struct Project {
 impl Project {
     /// Reads `lbx.toml` at `path`, and all that it names.
     pub fn load(path: &Path) -> Result<Self, Error> {
+        Self::open(path)?.with_requirements()
+    }
+
+    /// Reads `lbx.toml` at `path`, and nothing that it names.
+    pub fn open(path: &Path) -> Result<Self, Error> {
         let text = read_text(path)?;
         let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let config = Config::parse(&file, &text).map_err(lbx_plan::PlanError::from)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Self::with_config(parent, config)
+        Self::bare(parent, config)
     }
 
     /// A project without a file: `config` stands in for it.
     pub fn with_config(root: &Path, config: Config) -> Result<Self, Error> {
-        let mut project =
-            Self { root: fs_err::canonicalize(root)?, config, files: RequirementFiles::default() };
-        for at in project.named_requirements() {
-            project.read_named(&at)?;
+        Self::bare(root, config)?.with_requirements()
+    }
+
+    fn bare(root: &Path, config: Config) -> Result<Self, Error> {
+        Ok(Self { root: fs_err::canonicalize(root)?, config, files: RequirementFiles::default() })
+    }
+
+    fn with_requirements(mut self) -> Result<Self, Error> {
+        for at in self.named_requirements() {
+            self.read_named(&at)?;
         }
-        Ok(project)
+        Ok(self)
     }
 
     fn named_requirements(&self) -> Vec<At<String>> {

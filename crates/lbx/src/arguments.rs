@@ -37,6 +37,10 @@ pub(crate) enum MessageFormat {
 pub(crate) enum Command {
     /// Build functions and layers into zips.
     Build(Build),
+    /// Run a command in the image, isolated as builds are, with the project at /lbx/project.
+    Run(Run),
+    /// The same with the image's shell.
+    Shell(Session),
     /// Fetch an image into the store, verified and unpacked.
     Pull(Pull),
     /// Find out whether this host can build, and if not, why and what to do.
@@ -56,9 +60,6 @@ pub(crate) struct Build {
     /// Functions and layers to build; all when none is named.
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
-    /// The project's configuration, instead of lbx.toml here or in a folder above.
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
     /// Build a layer from requirements, without a configuration.
     #[arg(long, requires = "requirements", conflicts_with_all = ["names", "config"])]
     pub(crate) layer: bool,
@@ -71,30 +72,67 @@ pub(crate) struct Build {
     /// The folder to write zips to, instead of dist beside lbx.toml.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out_dir: Option<PathBuf>,
-    /// The Lambda runtime, such as python3.11.
-    #[arg(long, value_name = "RUNTIME")]
-    pub(crate) runtime: Option<String>,
-    /// The CPU: x86_64 or arm64.
-    #[arg(long, value_name = "ARCH", value_parser = architecture)]
-    pub(crate) arch: Option<Architecture>,
-    /// Any image to build in, instead of the runtime's own.
-    #[arg(long, value_name = "REF")]
-    pub(crate) image: Option<String>,
-    /// Use the image from the store, and ask no registry.
-    #[arg(long)]
-    pub(crate) offline: bool,
-    /// The way to isolate build code, instead of the strongest that works here.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) backend: Option<Backend>,
-    /// The least isolation that will do: full, partial or none.
-    #[arg(long, value_name = "LEVEL", default_value = "partial")]
-    pub(crate) require: Level,
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// How long pip and the builds that it starts may take in all: 90s, 45m, 4h, which is the default.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) time_limit: Option<Duration>,
     /// How long they may say nothing; 30m by default.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) silence_limit: Option<Duration>,
+}
+
+/// Where commands run: in which image, and isolated how.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// The project's configuration, instead of lbx.toml here or in a folder above.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The Lambda runtime, such as python3.11.
+    #[arg(long, value_name = "RUNTIME")]
+    pub(crate) runtime: Option<String>,
+    /// The CPU: x86_64 or arm64.
+    #[arg(long, value_name = "ARCH", value_parser = architecture)]
+    pub(crate) arch: Option<Architecture>,
+    /// Any image, instead of the runtime's own.
+    #[arg(long, value_name = "REF")]
+    pub(crate) image: Option<String>,
+    /// Use the image from the store, and ask no registry.
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// The way to isolate commands and build code, instead of the strongest that works here.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backend: Option<Backend>,
+    /// The least isolation that will do: full, partial or none.
+    #[arg(long, value_name = "LEVEL", default_value = "partial")]
+    pub(crate) require: Level,
+}
+
+/// `lbx run`.
+///
+/// The image is the one that `lbx build` would take, and the isolation is the same. On a terminal, the command has
+/// one of its own; elsewhere its input and output are passed on byte by byte. The exit code is the command's.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) session: Session,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+/// What a command that is run may have; `lbx shell` has no more than that.
+#[derive(Debug, Args)]
+pub(crate) struct Session {
+    /// Let it write to the project, which is read-only otherwise.
+    #[arg(long)]
+    pub(crate) write: bool,
+    /// Let it have the host's network; otherwise it has none.
+    #[arg(long)]
+    pub(crate) network: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 /// `lbx doctor`.

@@ -3,17 +3,22 @@
 pub(crate) mod build;
 pub(crate) mod doctor;
 mod fix;
+mod project;
 pub(crate) mod pull;
+pub(crate) mod run;
 pub(crate) mod schema;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use lbx_build::Host;
 use lbx_sandbox::Launcher;
 
+use crate::arguments::Place;
 use crate::environment::Environment;
 use crate::exit;
 use crate::failure::Failure;
+use crate::render::Output;
 
 /// Where the store is, or why there is no place for it.
 fn cache_dir(environment: &Environment) -> Result<PathBuf, Failure> {
@@ -44,4 +49,15 @@ fn host(environment: &Environment) -> Result<Host, Failure> {
         pip_environment: environment.pip.clone(),
         proxy: environment.proxy.clone(),
     })
+}
+
+/// The same with what the command line says of isolation.
+fn host_for(place: &Place, environment: &Environment) -> Result<Host, Failure> {
+    Ok(Host { backend: place.backend, require: place.require, ..host(environment)? })
+}
+
+/// An observer that shows what it sees.
+fn observer(output: &Arc<Output>) -> lbx_build::Observer {
+    let output = Arc::clone(output);
+    Arc::new(move |event| output.event(&event))
 }

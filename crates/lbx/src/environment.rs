@@ -28,6 +28,8 @@ pub(crate) struct Environment {
     pub(crate) is_root: bool,
     /// Whether stderr is a terminal whose user has nothing against colours.
     pub(crate) colours: bool,
+    /// The kind of the terminal that stdin and stdout are: empty when nobody says it, none when they are no terminal.
+    pub(crate) terminal: Option<String>,
 }
 
 /// Variables that name a CA bundle, strongest first.
@@ -78,6 +80,7 @@ impl Environment {
             program: program(),
             is_root: is_root(),
             colours: colours(),
+            terminal: terminal(),
             current_dir,
         }
     }
@@ -124,6 +127,11 @@ fn cache_dir(current_dir: &Path) -> Result<PathBuf, String> {
         .ok_or_else(|| {
             "neither HOME nor XDG_CACHE_HOME nor LBX_CACHE_DIR names a folder for the store".to_owned()
         })
+}
+
+fn terminal() -> Option<String> {
+    let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    is_terminal.then(|| variable("TERM").unwrap_or_default())
 }
 
 /// A terminal that cannot do anything says so in `TERM`, or has none.

@@ -16,7 +16,11 @@ pub(crate) const SANDBOX: u8 = 5;
 pub(crate) const REQUIREMENTS: u8 = 6;
 /// The artifact cannot be put together: a conflict, or a wheel that cannot be used.
 pub(crate) const ARTIFACT: u8 = 7;
-/// SIGINT or SIGTERM stopped it; as shells have it, 128 and the signal's number.
-pub(crate) const INTERRUPTED: u8 = 128 + 2;
-/// The same for SIGTERM.
-pub(crate) const TERMINATED: u8 = 128 + 15;
+/// What `lbx run` was given is no program; as shells have it.
+pub(crate) const NOT_EXECUTABLE: u8 = 126;
+/// What `lbx run` was given is not there; as shells have it.
+pub(crate) const NOT_FOUND: u8 = 127;
+/// A signal ended a command, or lbx itself: this and its number; as shells have it.
+pub(crate) const SIGNALLED: u8 = 128;
+/// SIGINT stopped it.
+pub(crate) const INTERRUPTED: u8 = SIGNALLED + 2;

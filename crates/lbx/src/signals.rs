@@ -1,10 +1,11 @@
 //! SIGINT and SIGTERM: the first asks the work to stop and to remove what it had begun, the second ends the process.
+//! While a command of the user's runs in the foreground, signals are its own.
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use lbx_build::Cancel;
+use lbx_build::{Cancel, Link};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -32,8 +33,27 @@ pub(crate) fn until_signal<T>(
     cancel: &Cancel,
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
+    let stopped_by = watch(Arc::clone(output), cancel.clone(), None)?;
+    until(&stopped_by, work)
+}
+
+/// The same for work that runs a command in the foreground. While it runs, signals reach it through `link`; with a
+/// terminal, the one that tells of another size does, and the one that the terminal is gone.
+pub(crate) fn in_foreground<T>(
+    output: &Arc<Output>,
+    cancel: &Cancel,
+    link: &Link,
+    on_terminal: bool,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let foreground = Foreground { link: link.clone(), on_terminal };
+    let stopped_by = watch(Arc::clone(output), cancel.clone(), Some(foreground))?;
+    until(&stopped_by, work)
+}
+
+/// Runs `work` to its end; `stopped_by` holds the exit code of the signal that stopped it, if one did.
+fn until<T>(stopped_by: &OnceLock<u8>, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = runtime(Builder::new_multi_thread().worker_threads(2))?;
-    let stopped_by = watch(Arc::clone(output), cancel.clone())?;
     let result = runtime.block_on(work);
     let since = Instant::now();
     while lbx_image::is_working() && since.elapsed() < CLEAN_UP_WITHIN {
@@ -51,22 +71,26 @@ fn runtime(builder: &mut Builder) -> Result<Runtime, Failure> {
 
 /// Listens in a thread of its own, which hears the second signal whatever else is busy. What it returns holds the
 /// exit code of the first one.
-fn watch(output: Arc<Output>, cancel: Cancel) -> Result<Arc<OnceLock<u8>>, Failure> {
+fn watch(
+    output: Arc<Output>,
+    cancel: Cancel,
+    foreground: Option<Foreground>,
+) -> Result<Arc<OnceLock<u8>>, Failure> {
     let runtime = runtime(&mut Builder::new_current_thread())?;
-    let (mut interrupt, mut terminate) = {
+    let mut signals = {
         let _entered = runtime.enter();
-        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?)
+        Signals::listen(foreground)?
     };
     let stopped_by = Arc::new(OnceLock::new());
     let first = Arc::clone(&stopped_by);
     // It ends with the process.
     std::thread::spawn(move || {
         runtime.block_on(async {
-            let code = next(&mut interrupt, &mut terminate).await;
+            let code = signals.next().await;
             // Before the work hears of it: whoever asks for the code has been cancelled.
             let _ = first.set(code);
             cancel.cancel();
-            let second = next(&mut interrupt, &mut terminate);
+            let second = signals.next();
             let mut second = std::pin::pin!(second);
             if let Ok(code) = tokio::time::timeout(TELL_AFTER, &mut second).await {
                 leave(code);
@@ -79,16 +103,73 @@ fn watch(output: Arc<Output>, cancel: Cancel) -> Result<Arc<OnceLock<u8>>, Failu
     Ok(stopped_by)
 }
 
-fn listen(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind)
-        .map_err(|error| Failure::new(exit::SYSTEM, format!("cannot listen for signals: {error}"), None))
+/// A command that is to get signals itself while it runs.
+struct Foreground {
+    link: Link,
+    on_terminal: bool,
 }
 
-/// Waits for a signal, and returns its exit code.
-async fn next(interrupt: &mut Signal, terminate: &mut Signal) -> u8 {
-    tokio::select! {
-        _ = interrupt.recv() => exit::INTERRUPTED,
-        _ = terminate.recv() => exit::TERMINATED,
+/// What is listened for.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// That the terminal is gone, and that it has another size.
+    of_terminal: Option<(Signal, Signal)>,
+    link: Option<Link>,
+}
+
+impl Signals {
+    fn listen(foreground: Option<Foreground>) -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Failure::new(exit::SYSTEM, format!("cannot listen for signals: {error}"), None)
+            })
+        };
+        let on_terminal = foreground.as_ref().is_some_and(|foreground| foreground.on_terminal);
+        // Elsewhere the first one keeps its meaning, which nohup takes away.
+        let of_terminal = on_terminal
+            .then(|| Ok::<_, Failure>((listen(SignalKind::hangup())?, listen(SignalKind::window_change())?)))
+            .transpose()?;
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            of_terminal,
+            link: foreground.map(|foreground| foreground.link),
+        })
+    }
+
+    /// Waits for a signal that is no command's, and returns its exit code.
+    async fn next(&mut self) -> u8 {
+        loop {
+            let kind = self.any().await;
+            let reached = match &self.link {
+                Some(link) if kind == SignalKind::window_change() => {
+                    link.resize();
+                    true
+                }
+                Some(link) => link.signal(kind.as_raw_value()),
+                None => false,
+            };
+            if !reached {
+                // Signals have small numbers.
+                return exit::SIGNALLED + u8::try_from(kind.as_raw_value()).unwrap_or_default();
+            }
+        }
+    }
+
+    async fn any(&mut self) -> SignalKind {
+        let of_terminal = async {
+            let Some((hangup, window_change)) = &mut self.of_terminal else { return pending().await };
+            tokio::select! {
+                _ = hangup.recv() => SignalKind::hangup(),
+                _ = window_change.recv() => SignalKind::window_change(),
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            kind = of_terminal => kind,
+        }
     }
 }
 

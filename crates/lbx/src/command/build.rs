@@ -1,23 +1,20 @@
 //! `lbx build`: from what the user wrote or typed to zips in their places.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lbx_build::{Cancel, Destination, Event, Host, Options, Project, Report, TimeLimits};
-use lbx_plan::{At, Config, Defaults, Function, Layer, Overrides, Plan, Runtime};
+use lbx_build::{Cancel, Destination, Options, Project, Report, TimeLimits};
+use lbx_plan::{At, Function, Layer, Plan};
 use serde_json::json;
 
-use super::host;
+use super::project::{self, CONFIG};
+use super::{host_for, observer};
 use crate::arguments::{Arguments, Build};
 use crate::environment::Environment;
 use crate::exit;
 use crate::failure::Failure;
 use crate::render::{Output, short_path};
 use crate::signals::until_signal;
-
-/// The name of the configuration.
-const CONFIG: &str = "lbx.toml";
 
 /// Builds, and prints the zips' paths.
 pub(crate) fn run(arguments: &Arguments, build: &Build, environment: &Environment) -> u8 {
@@ -29,21 +26,13 @@ pub(crate) fn run(arguments: &Arguments, build: &Build, environment: &Environmen
 }
 
 fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Result<(), Failure> {
-    let project = project(output, build, environment)?;
-    let overrides = Overrides {
-        names: build.names.clone(),
-        runtime: build.runtime.clone(),
-        arch: build.arch,
-        image: build.image.clone(),
-    };
+    let project = project_of(output, build, environment)?;
+    let overrides = project::overrides(&build.place, &build.names);
     let plan = Plan::new(&project.config, &project.files, &overrides).map_err(lbx_build::Error::from)?;
     let options = options(build, environment, &project, &plan)?;
-    let host = Host { backend: build.backend, require: build.require, ..host(environment)? };
+    let host = host_for(&build.place, environment)?;
     let cancel = Cancel::new();
-    let observer = {
-        let output = Arc::clone(output);
-        Arc::new(move |event: Event| output.event(&event)) as lbx_build::Observer
-    };
+    let observer = observer(output);
     let report = until_signal(output, &cancel, async {
         Ok(lbx_build::build(project, plan, host, options.clone(), &cancel, &observer).await?)
     })?;
@@ -62,21 +51,11 @@ fn show(output: &Output, report: &Report, options: &Options, environment: &Envir
 }
 
 /// The project: a configuration, or the folder and the options that stand in for one.
-fn project(output: &Output, build: &Build, environment: &Environment) -> Result<Project, Failure> {
+fn project_of(output: &Output, build: &Build, environment: &Environment) -> Result<Project, Failure> {
     if build.layer || !build.requirements.is_empty() {
         return folder(output, build, environment);
     }
-    let found = match &build.config {
-        Some(path) => Some(environment.current_dir.join(path)),
-        None => {
-            environment.current_dir.ancestors().map(|folder| folder.join(CONFIG)).find(|path| path.exists())
-        }
-    };
-    match found {
-        Some(path) if !path.exists() => {
-            let message = format!("there is no configuration `{}`", path.display());
-            Err(Failure::new(exit::PROJECT, message, None))
-        }
+    match project::find(&build.place, environment)? {
         Some(path) => Ok(Project::load(&path)?),
         None => folder(output, build, environment),
     }
@@ -91,23 +70,9 @@ fn folder(output: &Output, build: &Build, environment: &Environment) -> Result<P
             "go to the folder of your function or project, or write an lbx.toml (see README.md)".to_owned();
         return Err(Failure::new(exit::PROJECT, message, Some(hint)));
     }
-    let runtime = build.runtime.clone().unwrap_or_else(|| {
-        output.note(&format!("no --runtime given: taking {}", Runtime::DEFAULT));
-        Runtime::DEFAULT.to_owned()
-    });
+    let mut config = project::stand_in(output, &build.place);
     let name = At::nowhere(name(build, root)?);
     let requirements = requirements(build, root)?;
-    let mut config = Config {
-        project: lbx_plan::Project {
-            runtime: At::nowhere(runtime),
-            arch: build.arch.unwrap_or_default(),
-            image: None,
-        },
-        defaults: Defaults::default(),
-        functions: BTreeMap::new(),
-        layers: BTreeMap::new(),
-        origin: lbx_plan::Origin::default(),
-    };
     if build.layer {
         config.layers.insert(name, Layer { requirements, source: None });
     } else {
@@ -180,7 +145,7 @@ fn options(
         total: build.time_limit.unwrap_or(usual.total),
         silence: build.silence_limit.unwrap_or(usual.silence),
     };
-    Ok(Options { destination, offline: build.offline, limits, source_date_epoch: epoch(environment)? })
+    Ok(Options { destination, offline: build.place.offline, limits, source_date_epoch: epoch(environment)? })
 }
 
 /// `SOURCE_DATE_EPOCH` as a number: the specification has it end the program when it is none.

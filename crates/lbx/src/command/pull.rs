@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use lbx_build::{Cancel, Event, PullRequest};
+use lbx_build::{Cancel, PullRequest};
 use serde_json::json;
 
-use super::host;
+use super::{host, observer};
 use crate::arguments::{Arguments, Pull};
 use crate::environment::Environment;
 use crate::exit;
@@ -25,10 +25,7 @@ pub(crate) fn run(arguments: &Arguments, pull: &Pull, environment: &Environment)
 fn try_run(output: &Arc<Output>, pull: &Pull, environment: &Environment) -> Result<(), Failure> {
     let host = host(environment)?;
     let cancel = Cancel::new();
-    let observer = {
-        let output = Arc::clone(output);
-        Arc::new(move |event: Event| output.event(&event)) as lbx_build::Observer
-    };
+    let observer = observer(output);
     let request = PullRequest {
         reference: &pull.reference,
         arch: pull.arch,

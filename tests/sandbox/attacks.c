@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -197,6 +198,79 @@ static int leave_traps(const char *folder) {
     return 0;
 }
 
+// Using things up. Each stops by itself long before a machine without limits would suffer, and has then worked.
+
+// Processes that start processes, up to the number in the second argument. How many there were is written to standard
+// error.
+static int fork_bomb(const char *number) {
+    const int most = atoi(number);
+    struct { int processes, over, error; } *all = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t first = getpid();
+    all->processes = 1;
+    while (!all->over) {
+        // Counted first: a child that has not run yet is one too.
+        if (__atomic_add_fetch(&all->processes, 1, __ATOMIC_SEQ_CST) > most) {
+            all->over = 1;
+        } else if (fork() < 0) {
+            __atomic_sub_fetch(&all->processes, 1, __ATOMIC_SEQ_CST);
+            all->error = errno, all->over = 1;
+        }
+    }
+    if (getpid() != first) {
+        while (all->over == 1) usleep(1000);
+        _exit(0);
+    }
+    fprintf(stderr, "%d\n", all->processes);
+    errno = all->error;
+    all->over = 2;
+    return outcome(all->error ? -1 : 0);
+}
+
+// 256 MB of memory, in `processes` parts that are there at the same time.
+static int hog(int processes) {
+    const size_t step = 1 << 20, all = 256 << 20;
+    int ends[2];
+    pipe(ends);
+    for (int i = 1; i < processes; i++) {
+        if (fork() > 0) continue;
+        for (size_t had = 0; had < all / processes; had += step) memset(malloc(step), 1, step);
+        write(ends[1], "x", 1);
+        pause();
+    }
+    for (size_t had = 0; had < all / processes; had += step) {
+        void *more = malloc(step);
+        if (more == NULL) return refused();
+        memset(more, 1, step);
+    }
+    char x;
+    for (int i = 1; i < processes; i++) read(ends[0], &x, 1);
+    return 0;
+}
+
+static int reserve_addresses(void) {
+    return outcome(mmap(NULL, 1L << 40, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED ? -1 : 0);
+}
+static int memory_hog(void) { return hog(1); }
+static int memory_hogs(void) { return hog(8); }
+
+// 32 MB in a file of the folder that the second argument names.
+static int fill_disk(const char *folder) {
+    static char block[1 << 16];
+    char path[256];
+    snprintf(path, sizeof path, "%s/full", folder);
+    int file = open(path, O_CREAT | O_WRONLY, 0666);
+    if (file < 0) return refused();
+    for (int i = 0; i < 512; i++)
+        if (write(file, block, sizeof block) < 0) return refused();
+    return 0;
+}
+
+static int open_files(void) {
+    for (int i = 0; i < 500; i++)
+        if (open("/dev/null", O_RDONLY) < 0) return refused();
+    return 0;
+}
+
 // The kernel's rarely used parts.
 
 static int io_uring(void) {
@@ -267,6 +341,10 @@ static const struct attack attacks[] = {
     ATTACK(unix_pair),
     ATTACK(socket_with_high_bits),
     ATTACK(leave_processes),
+    ATTACK(memory_hog),
+    ATTACK(memory_hogs),
+    ATTACK(open_files),
+    ATTACK(reserve_addresses),
     ATTACK(io_uring),
     ATTACK(fault_handler),
     ATTACK(performance_events),
@@ -283,6 +361,8 @@ int main(int count, char **arguments) {
     if (count == 3 && strcmp(arguments[1], "abstract_socket") == 0) return abstract_socket(arguments[2]);
     if (count == 3 && strcmp(arguments[1], "signal_process") == 0) return signal_process(arguments[2]);
     if (count == 3 && strcmp(arguments[1], "leave_traps") == 0) return leave_traps(arguments[2]);
+    if (count == 3 && strcmp(arguments[1], "fork_bomb") == 0) return fork_bomb(arguments[2]);
+    if (count == 3 && strcmp(arguments[1], "fill_disk") == 0) return fill_disk(arguments[2]);
     for (size_t i = 0; count == 2 && i < sizeof attacks / sizeof *attacks; i++)
         if (strcmp(attacks[i].name, arguments[1]) == 0) return attacks[i].run();
     return 2;

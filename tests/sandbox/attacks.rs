@@ -32,7 +32,7 @@ fn program() -> Option<&'static Path> {
 }
 
 /// The roots of this host, each with the attacks in it.
-fn armed() -> Vec<Rootfs> {
+pub(crate) fn armed() -> Vec<Rootfs> {
     let Some(program) = program() else { return Vec::new() };
     let roots = everywhere();
     for root in &roots {

@@ -6,9 +6,11 @@
 mod attacks;
 mod choice;
 mod diagnosis;
+mod group;
 mod guarantees;
 mod hostile;
 mod kernel;
 mod lifetime;
+mod limits;
 mod support;
 mod views;

@@ -26,6 +26,7 @@ pub(crate) const TEST: &[&str] = &[
     "runc",
     "strace",
     "unzip",
+    "user-mode-linux",
     "util-linux",
     "zip",
 ];

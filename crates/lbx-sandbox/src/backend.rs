@@ -125,6 +125,11 @@ impl Backend {
         self.row().claims
     }
 
+    /// Whether its directories for temporary files are in memory. Those of the others are in the scratch directory.
+    pub fn mounts_memory(self) -> bool {
+        matches!(self, Self::Namespaces | Self::RootNamespaces | Self::Bwrap)
+    }
+
     /// Whether it takes a root of layers. The others take a tree.
     pub fn stacks_layers(self) -> bool {
         self.row().stacks

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{Backend, Claims, Level};
 use crate::diagnose::{self, Diagnosis, Overlay};
 use crate::error::{Error, Failure, NO_ERROR, Stage};
+use crate::group::Group;
+use crate::limits::{Limits, Reached};
 use crate::spec::{File, Network, Root, Spec};
 use crate::wire::{self, Probe, Report, Request, Setting};
 
@@ -87,9 +89,15 @@ pub struct Exit {
     pub end: End,
     /// What it and all its descendants used.
     pub usage: Usage,
+    /// A limit that was reached, as far as the kernel tells. It need not be what ended the command.
+    pub reached: Option<Reached>,
 }
 
 impl Exit {
+    pub(crate) fn new(end: End, usage: Usage) -> Self {
+        Self { end, usage, reached: None }
+    }
+
     /// Whether the command ended with status 0.
     pub fn success(&self) -> bool {
         self.end == End::Code(0)
@@ -127,6 +135,8 @@ pub struct Usage {
     pub system: Duration,
     /// The largest resident set of any one process, in bytes.
     pub max_rss: u64,
+    /// The most memory that all of them had at one time, in bytes, where a control group counted it.
+    pub peak: Option<u64>,
 }
 
 impl Launcher {
@@ -152,8 +162,23 @@ impl Launcher {
     /// May be called from any thread; the sandbox lives until it ends or its `Running` is dropped, or
     /// the calling process dies.
     pub fn spawn(&self, spec: &Spec, streams: Streams) -> Result<Running, Error> {
-        let request = self.packed(spec, |spec, sizes| Request::Run { spec, sizes })?;
-        self.start(&request, streams, spec.argv[0].clone())
+        let group = Group::new(&spec.limits);
+        let mut told = spec.clone();
+        if group.is_some() {
+            // What the group counts, no process needs to be limited in besides.
+            told.limits = Limits { memory: None, processes: None, ..told.limits };
+        }
+        let request = self.packed(&told, |spec, sizes| Request::Run { spec, sizes })?;
+        let mut running = self.begin(streams, spec.argv[0].clone())?;
+        if let Some(group) = group {
+            // Before it is told anything, so that nothing it does escapes the count.
+            let added = group.add(running.child.id());
+            added.map_err(|e| launch("cannot put the sandbox child into its control group", e))?;
+            running.group = Some(group);
+        }
+        running.limits = spec.limits;
+        running.tell(&request)?;
+        Ok(running)
     }
 
     /// Chooses how to isolate commands: the strongest backend that passes a self-test, in which the place of a command
@@ -198,7 +223,8 @@ impl Launcher {
         (spec.backend, spec.scratch) = (backend, Some(directory.0.clone()));
         let outside = i32::try_from(std::process::id()).unwrap_or(1);
         let request = self.packed(&spec, |spec, sizes| Request::Test { spec, sizes, outside })?;
-        let mut running = self.start(&request, Streams::default(), String::new())?;
+        let mut running = self.begin(Streams::default(), String::new())?;
+        running.tell(&request)?;
         let report = running.receive_report()?;
         let status = running.reap()?;
         match report {
@@ -216,7 +242,8 @@ impl Launcher {
     pub(crate) fn probe(&self, probe: Probe) -> Result<(Option<Failure>, Setting), Error> {
         let request =
             wire::pack(&Request::Probe(probe), &[]).map_err(|e| launch("cannot pack the request", e))?;
-        let mut running = self.start(&request, Streams::default(), String::new())?;
+        let mut running = self.begin(Streams::default(), String::new())?;
+        running.tell(&request)?;
         let report = running.receive_report()?;
         let status = running.reap()?;
         match report {
@@ -251,6 +278,9 @@ impl Launcher {
         let mut spec = spec.clone();
         spec.path.clone_from(&self.path);
         add_generated_files(&mut spec);
+        for tmpfs in &mut spec.tmpfs {
+            tmpfs.size = tmpfs.size.or(spec.limits.tmp);
+        }
         let contents: Vec<_> = spec.files.iter_mut().map(|f| std::mem::take(&mut f.contents)).collect();
         let contents: Vec<_> = contents.iter().map(Vec::as_slice).collect();
         let sizes = contents.iter().map(|c| c.len()).collect();
@@ -258,7 +288,8 @@ impl Launcher {
         packed.map_err(|e| launch("cannot pack the request", e))
     }
 
-    fn start(&self, request: &OwnedFd, streams: Streams, program: String) -> Result<Running, Error> {
+    /// Starts the child, which does nothing before it is told what.
+    fn begin(&self, streams: Streams, program: String) -> Result<Running, Error> {
         let packets = SockType::SeqPacket;
         let (ours, theirs) = socketpair(AddressFamily::Unix, packets, None, SockFlag::SOCK_CLOEXEC)
             .map_err(|e| launch("cannot make a socket pair", e))?;
@@ -275,21 +306,19 @@ impl Launcher {
             .process_group(0)
             .spawn()
             .map_err(|e| launch(format!("cannot start `{}`", self.program.display()), e))?;
-        let running = Running {
+        Ok(Running {
             child,
             socket: Arc::new(ours),
             reaped: false,
             launcher: self.clone(),
             program,
+            input: Some(streams.stdin),
             stdin: streams.stdin_pipe,
             stdout: streams.stdout_pipe,
             stderr: streams.stderr_pipe,
-        };
-        let descriptors = [request.as_fd(), streams.stdin.as_fd()];
-        match wire::send(running.socket.as_fd(), &(), &descriptors) {
-            Ok(()) => Ok(running),
-            Err(e) => Err(launch("cannot send the request to the sandbox child", e)),
-        }
+            limits: Limits::default(),
+            group: None,
+        })
     }
 }
 
@@ -307,12 +336,25 @@ pub struct Running {
     reaped: bool,
     launcher: Launcher,
     program: String,
+    /// The command's own standard input, until the child is told.
+    input: Option<OwnedFd>,
     stdin: Option<PipeWriter>,
     stdout: Option<PipeReader>,
     stderr: Option<PipeReader>,
+    limits: Limits,
+    /// The last, so that its processes are dead before it is removed.
+    group: Option<Group>,
 }
 
 impl Running {
+    /// Tells the child what it is for.
+    fn tell(&mut self, request: &OwnedFd) -> Result<(), Error> {
+        let input = self.input.take();
+        let descriptors: Vec<_> = [request].into_iter().chain(&input).map(AsFd::as_fd).collect();
+        let sent = wire::send(self.socket.as_fd(), &(), &descriptors);
+        sent.map_err(|e| launch("cannot send the request to the sandbox child", e))
+    }
+
     /// The writing end of the command's input, once, when it is a [`Stream::Pipe`].
     pub fn take_stdin(&mut self) -> Option<PipeWriter> {
         self.stdin.take()
@@ -357,16 +399,28 @@ impl Running {
         drop((self.stdin.take(), self.stdout.take(), self.stderr.take()));
         let report = self.receive_report()?;
         let status = self.reap()?;
-        match report {
-            Some(Report::Exited(exit)) if status.success() => Ok(exit),
+        let exit = match report {
+            Some(Report::Exited(exit)) if status.success() => exit,
             // It ended, and then what it left could not be handed over.
             Some(Report::Exited(exit)) => match self.receive_report()? {
-                Some(Report::Failed(failure)) => Err(self.explain(failure)),
-                _ => Ok(exit),
+                Some(Report::Failed(failure)) => return Err(self.explain(failure)),
+                _ => exit,
             },
-            Some(Report::Failed(failure)) => Err(self.explain(failure)),
-            Some(_) | None => Err(Error::Killed { status: status.to_string() }),
-        }
+            Some(Report::Failed(failure)) => return Err(self.explain(failure)),
+            // All of the group, and the child is in it too.
+            None if matches!(self.reached(), Some(Reached::Memory(_))) => {
+                Exit::new(End::Signal(nix::libc::SIGKILL), Usage::default())
+            }
+            Some(_) | None => return Err(Error::Killed { status: status.to_string() }),
+        };
+        let too_large = exit.end == End::Signal(nix::libc::SIGXFSZ);
+        let file_size = self.limits.file_size.filter(|_| too_large).map(Reached::FileSize);
+        let peak = self.group.as_ref().and_then(Group::peak);
+        Ok(Exit { reached: self.reached().or(file_size), usage: Usage { peak, ..exit.usage }, ..exit })
+    }
+
+    fn reached(&self) -> Option<Reached> {
+        self.group.as_ref().and_then(Group::reached)
     }
 
     fn receive_report(&self) -> Result<Option<Report>, Error> {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Backend;
 use crate::error::Error;
+use crate::limits::Limits;
 
 /// The kernel stacks at most 500 lower layers; one of them is ours.
 const MAX_LAYERS: usize = 499;
@@ -53,6 +54,8 @@ pub struct Spec {
     /// The folders of the host in which programs are found that a backend needs. [`Launcher`](crate::Launcher) fills
     /// it.
     pub(crate) path: Vec<PathBuf>,
+    /// What it may use.
+    pub limits: Limits,
 }
 
 /// Where the root file system comes from.
@@ -109,7 +112,7 @@ pub struct Tmpfs {
     pub target: String,
     /// The permission bits of the directory.
     pub mode: u32,
-    /// The most it can hold, in bytes; the kernel's default is half of the memory.
+    /// The most it can hold, in bytes; by default what [`Limits::tmp`] says, and else half of the memory.
     pub size: Option<u64>,
 }
 
@@ -145,6 +148,7 @@ impl Spec {
             backend: Backend::default(),
             scratch: None,
             path: Vec::new(),
+            limits: Limits::default(),
         }
     }
 

@@ -277,6 +277,37 @@ pub(crate) fn clone3_answer() -> Errno {
     }
 }
 
+/// What `clone3` answers to a request for a process with an id that there cannot be: EAGAIN when the user may have no more
+/// processes, and otherwise another error, because the limit is looked at before the id. Creates nothing.
+pub(crate) fn clone3_impossible() -> Errno {
+    /// The part of the kernel's structure that a request with an id needs, since 5.5.
+    #[repr(C)]
+    struct Request {
+        flags: u64,
+        unused: [u64; 3],
+        exit_signal: u64,
+        stack: [u64; 3],
+        set_tid: u64,
+        set_tid_size: u64,
+    }
+    let id = libc::pid_t::MAX;
+    let request = Request {
+        // Nothing is to be copied for what is not to be.
+        flags: (libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES).unsigned_abs().into(),
+        unused: [0; 3],
+        exit_signal: libc::SIGCHLD.unsigned_abs().into(),
+        stack: [0; 3],
+        set_tid: (&raw const id) as u64,
+        set_tid_size: 1,
+    };
+    // SAFETY: the request and the id live through the call. The largest number is no process id on any kernel, so that
+    // there is no child that would share this one's stack.
+    match Errno::result(unsafe { libc::syscall(SYS_CLONE3, &raw const request, size_of::<Request>()) }) {
+        Ok(_) => Errno::UnknownErrno,
+        Err(errno) => errno,
+    }
+}
+
 /// Reads a descriptor to its end from the start, whatever its offset is.
 pub(crate) fn read_all(descriptor: OwnedFd) -> std::io::Result<Vec<u8>> {
     use std::io::Seek;

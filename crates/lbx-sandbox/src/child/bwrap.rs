@@ -99,7 +99,7 @@ impl Operations {
         root::add(&mut additions, inside::FOLDER, Node::Directory(BTreeMap::new()))?;
         self.mirror(Some(tree), "", &additions)?;
         self.proc(way);
-        self.devices();
+        self.devices(spec);
         self.fill(spec, &sources)?;
         for (path, target) in files.targets() {
             self.say(&[&"--ro-bind", &path, &target]);
@@ -175,7 +175,7 @@ impl Operations {
         }
     }
 
-    fn devices(&mut self) {
+    fn devices(&mut self, spec: &Spec) {
         self.say(&[&"--perms", &"0755", &"--tmpfs", &"/dev"]);
         for (name, ..) in DEVICES {
             let path = format!("/dev/{name}");
@@ -184,7 +184,11 @@ impl Operations {
         for (name, destination) in LINKS {
             self.say(&[&"--symlink", &destination, &format!("/dev/{name}")]);
         }
-        self.say(&[&"--perms", &"1777", &"--tmpfs", &"/dev/shm", &"--remount-ro", &"/dev"]);
+        self.say(&[&"--perms", &"1777"]);
+        if let Some(size) = spec.limits.tmp {
+            self.say(&[&"--size", &size.to_string()]);
+        }
+        self.say(&[&"--tmpfs", &"/dev/shm", &"--remount-ro", &"/dev"]);
     }
 
     fn fill(&mut self, spec: &Spec, sources: &Sources) -> Result<(), Failure> {

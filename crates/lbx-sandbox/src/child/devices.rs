@@ -22,8 +22,8 @@ pub(super) const LINKS: [(&str, &str); 4] = [
     ("stderr", "/proc/self/fd/2"),
 ];
 
-/// Mounts and fills /dev.
-pub(super) fn populate(root: &OwnedFd) -> Result<(), Failure> {
+/// Mounts and fills /dev. `size` is the most that shared memory can hold.
+pub(super) fn populate(root: &OwnedFd, size: Option<u64>) -> Result<(), Failure> {
     let stage = Stage::Devices;
     let spot = mounts::spot(root.as_fd(), "/dev", Kind::Directory, false, stage)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
@@ -37,8 +37,9 @@ pub(super) fn populate(root: &OwnedFd) -> Result<(), Failure> {
             .or_fail(stage, || format!("symlinkat({destination:?}, {name:?})"))?;
     }
     let shm = mounts::spot(dev.as_fd(), "/shm", Kind::Directory, true, stage)?;
+    let options = size.map_or_else(|| "mode=1777".to_owned(), |size| format!("mode=1777,size={size}"));
     let shm_flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mounts::fresh("tmpfs", &shm.place, "/dev/shm", shm_flags, Some("mode=1777"), stage)?;
+    mounts::fresh("tmpfs", &shm.place, "/dev/shm", shm_flags, Some(&options), stage)?;
     let sealed = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | flags;
     mount(None::<&str>, fd_path(&dev).as_str(), None::<&str>, sealed, None::<&str>)
         .or_fail(stage, || "mount(NULL, \"/dev\", NULL, MS_REMOUNT|MS_BIND|MS_RDONLY, NULL)".to_owned())

@@ -15,8 +15,8 @@ use nix::unistd::{Pid, sethostname};
 
 use super::payload::{Order, Situation};
 use super::{
-    CALLER_GONE, Job, devices, mounts, payload, readable, report_failure, root, send_report, signal_of,
-    supervised_signals,
+    CALLER_GONE, Job, devices, mounts, payload, readable, report_failure, rlimits, root, send_report,
+    signal_of, supervised_signals,
 };
 use crate::error::{Failure, OrFail, Stage};
 use crate::launch::{End, Exit, Usage};
@@ -54,6 +54,7 @@ fn run(job: Job<'_>, situation: Situation) -> Result<Option<Exit>, Failure> {
     if spec.network == Network::None {
         syscalls::loopback_up().or_fail(Stage::Network, || "ioctl(SIOCSIFFLAGS, \"lo\")".to_owned())?;
     }
+    rlimits::bound_ids(&spec.limits);
     assemble(spec, &situation)?;
     let order = Order::in_root(spec, situation);
     start(job, |job| payload::become_command(job, &order))
@@ -83,7 +84,7 @@ fn assemble(spec: &Spec, situation: &Situation) -> Result<(), Failure> {
     let sources = root::Sources::open(spec)?;
     let root = root::build(spec, &sources, situation.user)?;
     mounts::proc(&root)?;
-    devices::populate(&root)?;
+    devices::populate(&root, spec.limits.tmp)?;
     root::fill(spec, &root, &sources, situation.user)?;
     root::enter(&root)
 }
@@ -108,7 +109,7 @@ pub(super) fn serve(socket: &OwnedFd, command: Pid) -> nix::Result<Option<Exit>>
                 Some(signal) => stops.forward(command, signal as i32),
             }
             if let Some(end) = reap(command)? {
-                return Ok(Some(Exit { end, usage: usage() }));
+                return Ok(Some(Exit::new(end, usage())));
             }
         }
         if told {
@@ -118,7 +119,7 @@ pub(super) fn serve(socket: &OwnedFd, command: Pid) -> nix::Result<Option<Exit>>
             }
         }
         if stops.kill {
-            return Ok(Some(Exit { end: End::Signal(libc::SIGKILL), usage: usage() }));
+            return Ok(Some(Exit::new(End::Signal(libc::SIGKILL), usage())));
         }
     }
 }
@@ -172,6 +173,7 @@ fn usage() -> Usage {
             user: duration(u.user_time()),
             system: duration(u.system_time()),
             max_rss: u64::try_from(u.max_rss()).unwrap_or(0) * 1024,
+            peak: None,
         },
     )
 }

@@ -20,6 +20,7 @@ mod payload;
 mod probe;
 mod programs;
 mod proot;
+mod rlimits;
 mod root;
 mod root_namespaces;
 mod selftest;

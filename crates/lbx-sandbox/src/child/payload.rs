@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::fstat;
 use nix::unistd::{
@@ -18,7 +17,7 @@ use super::calls::Reach;
 use super::domain::{Enforced, Rules};
 use super::inside::Channel;
 use super::selftest::{self, Paths};
-use super::{Job, calls, domain};
+use super::{Job, calls, domain, rlimits};
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::Spec;
 use crate::syscalls;
@@ -26,10 +25,6 @@ use crate::wire::Report;
 
 /// Where a program without a slash is looked for when the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-/// How many processes and threads the user of a command may have where no namespace counts them: on a node of many
-/// containers, all those with the same id together.
-const MOST_PROCESSES: u64 = 16_384;
 
 /// What comes in the end, when nothing is left to be given up.
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +132,7 @@ fn give_up(job: &Job<'_>, order: &Order) -> Result<Enforced, Failure> {
     enter_working_directory(order)?;
     // A kernel without it, or without a part of it, is one where less is claimed.
     let enforced = domain::enter(&order.rules);
+    rlimits::apply(&job.spec.limits, order.situation.own_processes)?;
     // Last, because it denies some of the above.
     filter_calls(job.spec, order)?;
     Ok(enforced)
@@ -158,9 +154,6 @@ fn give_up_privileges(situation: Situation) -> Result<(), Failure> {
             .map_err(|_| Failure::new(stage, format!("clear {set:?} capabilities"), Errno::EPERM))?;
     }
     if !situation.own_processes {
-        // Where no namespace ends them all at once, there must be an end to them.
-        setrlimit(Resource::RLIMIT_NPROC, MOST_PROCESSES, MOST_PROCESSES)
-            .or_fail(stage, || format!("setrlimit(RLIMIT_NPROC, {MOST_PROCESSES})"))?;
         // Where no namespace ends with its first process, at least the command ends with the one that watches it.
         prctl::set_pdeathsig(Signal::SIGKILL).or_fail(stage, || "prctl(PR_SET_PDEATHSIG)".to_owned())?;
     }

@@ -192,7 +192,7 @@ fn full_store(part: &str) -> Option<(Home, Command)> {
     fs_err::create_dir_all(&folder).expect("a directory");
     // Offline, because nothing can be renamed between the small file system and the rest of the store.
     let script = "mount -t tmpfs -o size=4m,mode=700 none \"$3\"; code=0; \
-                  \"$1\" build --offline --image \"$2\" || code=$?; \
+                  \"$1\" build --offline --tmp-limit 8GB --image \"$2\" || code=$?; \
                   find \"$3\" -mindepth 1 ! -name .lock ! -name .publish-lock; ls -A dist 2>/dev/null || :; \
                   mount -o remount,size=64m none \"$3\"; \
                   \"$1\" build --offline --quiet --image \"$2\" --out-dir ../again >/dev/null; exit $code";
@@ -220,7 +220,7 @@ fn a_full_disk_under_pip_is_named_and_the_next_build_is_well() {
         &home,
         &mut command,
         "error: no space left for pip's work on r.txt in the store [STORE] or in memory (exit status 2)\n\
-        hint: free some space on the store's file system, or point LBX_CACHE_DIR at another; if there is plenty, it is memory, which holds what pip downloads and unpacks\n",
+        hint: free some space on the store's file system, or point LBX_CACHE_DIR at another; if there is plenty, it is memory, which holds what pip downloads and unpacks (up to 8.0 GB: --tmp-limit)\n",
     );
 }
 

@@ -7,6 +7,7 @@
 //! | `doctor` | `lbx doctor`, what it fixes, and how sandbox errors end |
 //! | `configuration` | what is wrong with lbx.toml and the files that it names |
 //! | `requirements` | what pip refuses, and what is wrong with wheels |
+//! | `limits` | builds that use up what they may use |
 //! | `images` | what is wrong with a registry or an image |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
 //! | `session` | `run` and `shell`: exit codes, streams, signals, the terminal |
@@ -23,6 +24,7 @@ mod host;
 mod images;
 mod interrupts;
 mod lambda;
+mod limits;
 mod requirements;
 mod session;
 mod support;

@@ -14,7 +14,7 @@ const REQUIREMENTS: i32 = 6;
 const ARTIFACT: i32 = 7;
 
 /// A project with one function, whose requirements come from `wheels/` alone.
-fn project(requirements: &str, wheels: &[Wheel]) -> Home {
+pub(crate) fn project(requirements: &str, wheels: &[Wheel]) -> Home {
     let home = Home::new();
     home.write("src/app.py", "import one\n");
     home.write("r.txt", format!("--no-index\n--find-links wheels\n{requirements}"));
@@ -57,7 +57,9 @@ fn a_build_that_says_nothing_or_takes_too_long_is_stopped_at_its_limit() {
         sdist(&home.project().join("wheels"), "one", "1.0", &files);
         let ran = run(&mut lbx_shared(&home, &["build", "--image", &image, option, "3s"]));
         assert_eq!(ran.code, REQUIREMENTS, "{}", ran.stderr);
-        assert!(ran.stderr.contains(&format!("of r.txt ({words})")), "{}", ran.stderr);
+        let last: Vec<&str> = ran.stderr.lines().rev().take(2).collect();
+        same(last[1], &format!("error: pip cannot build the requirements of r.txt ({words})"));
+        same(last[0], &format!("hint: raise the limit with {option}"));
         nothing_left(&home);
     }
 }

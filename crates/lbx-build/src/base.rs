@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use lbx_image::Image;
-use lbx_sandbox::{End, Exit, Overlay, Root, Spec, Stream, Streams};
+use lbx_sandbox::{End, Exit, Overlay, Reached, Root, Spec, Stream, Streams};
 use serde::Deserialize;
 
 use crate::error::Error;
 use crate::event::Event;
-use crate::limits::{Breach, Watch};
+use crate::limits::{Breach, Limits, Watch};
 use crate::site::Site;
+use crate::suspect;
 
 /// Variables of the image that runs inside it get. All others are data, not instructions: an image must
 /// not be able to say `LD_PRELOAD`.
@@ -168,6 +169,23 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
+    /// What the end of a command means.
+    fn of(exit: Exit) -> Self {
+        match exit.reached {
+            // All its processes were killed.
+            Some(Reached::Memory(limit)) => Self::Stopped(Breach::Memory(limit)),
+            _ => Self::Itself(exit),
+        }
+    }
+
+    /// What to do about the limit that was met, if there was one.
+    pub(crate) fn hint(&self, output: &str, limits: &Limits, room: Option<u64>) -> Option<String> {
+        match self {
+            Self::Itself(exit) => suspect::hint(output, exit, limits, room),
+            Self::Stopped(breach) => Some(format!("raise the limit with {}", breach.option())),
+        }
+    }
+
     pub(crate) fn success(&self) -> bool {
         matches!(self, Self::Itself(exit) if exit.success())
     }
@@ -187,12 +205,13 @@ const KEPT_OUTPUT: usize = 4 << 20;
 pub(crate) fn run(site: &Site, spec: &Spec, line: &(dyn Fn(&str) + Sync)) -> Result<Output, Error> {
     site.cancel.check()?;
     let spec = site.isolate(spec.clone())?;
+    let limits = site.limits;
     let streams = Streams { stdin: Stream::Null, stdout: Stream::Pipe, stderr: Stream::Pipe };
     let mut running = site.host.launcher.spawn(&spec, streams)?;
     let handle = running.kill_handle();
     let stop = handle.clone();
     let _registered = site.cancel.on_cancel(move || handle.kill());
-    let watch = Watch::start(site.limits);
+    let watch = Watch::start(limits, &spec);
     let heard = |said: &str| {
         watch.hear();
         line(said);
@@ -217,7 +236,7 @@ pub(crate) fn run(site: &Site, spec: &Spec, line: &(dyn Fn(&str) + Sync)) -> Res
     let text = text.into_inner().unwrap_or_else(PoisonError::into_inner);
     match breach {
         Some(breach) => Ok(Output { ended: Ended::Stopped(breach), text }),
-        None => Ok(Output { ended: Ended::Itself(exit?), text }),
+        None => Ok(Output { ended: Ended::of(exit?), text }),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::base::Base;
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::event::{Event, Observer};
-use crate::limits::TimeLimits;
+use crate::limits::Limits;
 use crate::project::Project;
 use crate::publish;
 use crate::report::{ArtifactReport, Report};
@@ -47,8 +47,8 @@ pub struct Options {
     pub destination: Destination,
     /// Take the image from the store, and ask no registry.
     pub offline: bool,
-    /// How long each command in the sandbox may take.
-    pub limits: TimeLimits,
+    /// What each command in the sandbox may use.
+    pub limits: Limits,
     /// The time that every zip entry carries, in seconds since 1970; 1980-01-01 when there is none.
     pub source_date_epoch: Option<i64>,
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use lbx_plan::PlanError;
 
-use crate::pip;
+use crate::limits::bytes;
+use crate::{pip, suspect};
 
 /// Why a build ends without artifacts.
 #[derive(Debug, thiserror::Error)]
@@ -161,6 +162,8 @@ pub enum Error {
         how: String,
         /// What pip said, in full.
         output: String,
+        /// What to do about the limit that it met, if it met one.
+        met: Option<String>,
     },
     /// pip had no room. It may have been the store's disk or the memory, where temporary files are.
     #[error("no space left for pip's work on {requirements} in the store {} or in memory ({how})", store.display())]
@@ -173,6 +176,8 @@ pub enum Error {
         how: String,
         /// What pip said, in full.
         output: String,
+        /// How much a folder of temporary files holds.
+        tmp: Option<u64>,
     },
     /// What build code left under a wheel's name is none, or cannot be opened.
     #[error("cannot take what pip left")]
@@ -349,11 +354,18 @@ impl Error {
     }
 
     /// pip failed.
-    pub(crate) fn pip(requirements: String, store: &Path, how: String, output: String) -> Self {
-        if NO_SPACE.iter().any(|words| output.contains(words)) {
-            return Self::PipNoSpace { requirements, store: store.to_owned(), how, output };
+    pub(crate) fn pip(
+        requirements: String,
+        store: &Path,
+        how: String,
+        output: String,
+        met: Option<String>,
+        tmp: Option<u64>,
+    ) -> Self {
+        if met.is_none() && NO_SPACE.iter().any(|words| output.contains(words)) {
+            return Self::PipNoSpace { requirements, store: store.to_owned(), how, output, tmp };
         }
-        Self::Pip { requirements, how, output }
+        Self::Pip { requirements, how, output, met }
     }
 
     /// Something in the store could not be written: says so in full when it was for want of room.
@@ -428,13 +440,16 @@ impl Error {
             Self::Plan(error) => error.hint(),
             Self::Image { source, .. } | Self::Store(source) => source.hint(),
             Self::NoSpace { .. } => Some(STORE_FULL.to_owned()),
-            Self::PipNoSpace { .. } => Some(STORE_OR_MEMORY_FULL.to_owned()),
+            Self::PipNoSpace { tmp, .. } => {
+                let holds = tmp.map(|tmp| format!(" (up to {}: --tmp-limit)", bytes(tmp)));
+                Some(format!("{STORE_OR_MEMORY_FULL}{}", holds.unwrap_or_default()))
+            }
             // What is written into the store has its own errors, so this is the output folder.
             Self::Archive { .. } | Self::Io(_) if no_space(self).is_some() => Some(OUTPUT_FULL.to_owned()),
             Self::Source(error) => Some(error.hint().to_owned()),
             Self::Encoding { source, .. } => Some(source.hint().to_owned()),
             Self::NotText { .. } => Some("save it as UTF-8".to_owned()),
-            Self::Pip { output, .. } => pip::hint(output),
+            Self::Pip { output, met, .. } => met.clone().or_else(|| pip::hint(output)),
             Self::SourceMissing { .. } => Some("paths are relative to the folder of lbx.toml".to_owned()),
             Self::SourceOutside { .. } => {
                 Some("move it into the project, or put lbx.toml in a folder above both".to_owned())
@@ -492,7 +507,7 @@ const STORE_OR_MEMORY_FULL: &str = "free some space on the store's file system, 
      there is plenty, it is memory, which holds what pip downloads and unpacks";
 
 /// How programs say that there is no room.
-const NO_SPACE: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+const NO_SPACE: [&str; 2] = [suspect::NO_SPACE, "Disk quota exceeded"];
 
 /// Whether it was the operating system that refused, and not the image or its registry.
 fn is_the_systems(error: &lbx_image::Error) -> bool {

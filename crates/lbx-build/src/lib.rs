@@ -23,6 +23,7 @@ mod resolve;
 mod session;
 mod site;
 mod source;
+mod suspect;
 
 pub use archive::pack_wheels;
 pub use cancel::Cancel;
@@ -30,7 +31,7 @@ pub use engine::{Destination, Host, Options, PullRequest, Pulled, build, pull};
 pub use error::{Error, ErrorKind, SourceError};
 pub use event::{Event, Observer};
 pub use lbx_image::ProxyOptions;
-pub use limits::{Breach, TimeLimits};
+pub use limits::{Breach, Limits, TimeLimits, bytes};
 pub use listing::LeftOut;
 pub use project::Project;
 pub use report::{ArtifactReport, ImageReport, Report, WheelReport};

@@ -73,7 +73,20 @@ fn resolve(
         context.site.tell(Event::ResolveLine { set: index, line: line.to_owned() });
     })?;
     if !output.ended.success() {
-        return Err(Error::pip(names(set), context.site.store.root(), base::how(&output.ended), output.text));
+        let limits = &context.site.limits;
+        // Where nothing is mounted, temporary files are on the disk of the store too.
+        let room =
+            context.site.isolation.backend.mounts_memory().then(|| lbx_sandbox::room_in(&out)).flatten();
+        let met = output.ended.hint(&output.text, limits, room);
+        let how = base::how(&output.ended);
+        return Err(Error::pip(
+            names(set),
+            context.site.store.root(),
+            how,
+            output.text,
+            met,
+            limits.resources.tmp,
+        ));
     }
     collect(context, &out)
 }

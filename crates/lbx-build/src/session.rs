@@ -13,7 +13,7 @@ use crate::cancel::Cancel;
 use crate::engine::Host;
 use crate::error::Error;
 use crate::event::Observer;
-use crate::limits::TimeLimits;
+use crate::limits::Limits;
 use crate::site::Site;
 
 /// Where the project is in the sandbox, as for pip.
@@ -39,6 +39,8 @@ pub struct Session {
     pub network: bool,
     /// The kind of the user's terminal, when it is to run on one like it.
     pub terminal: Option<String>,
+    /// What it may use. It may take as long as it likes.
+    pub limits: lbx_sandbox::Limits,
     /// Take the image from the store, and ask no registry.
     pub offline: bool,
 }
@@ -87,7 +89,7 @@ pub async fn run(
     observer: &Observer,
 ) -> Result<End, Error> {
     check_store(&session, &host)?;
-    let (limits, offline) = (TimeLimits::default(), session.offline);
+    let (limits, offline) = (Limits { resources: session.limits, ..Limits::usual() }, session.offline);
     let (site, image) = Site::open(choice, host, limits, offline, cancel, observer).await?;
     let link = link.clone();
     // From here on it blocks, and has a thread of its own.
@@ -183,6 +185,7 @@ mod tests {
             write: false,
             network: false,
             terminal: None,
+            limits: lbx_sandbox::Limits::default(),
             offline: false,
         }
     }

@@ -10,14 +10,14 @@ use crate::cancel::Cancel;
 use crate::engine::{Host, PullRequest};
 use crate::error::Error;
 use crate::event::{Event, Observer};
-use crate::limits::TimeLimits;
+use crate::limits::Limits;
 
 /// An image on a host, and all that is needed to run commands in it.
 pub(crate) struct Site {
     pub(crate) choice: ImageChoice,
     pub(crate) host: Host,
-    /// How long each command that is waited for may take.
-    pub(crate) limits: TimeLimits,
+    /// What each command may use, and how long one that is waited for may take.
+    pub(crate) limits: Limits,
     pub(crate) cancel: Cancel,
     pub(crate) observer: Observer,
     pub(crate) store: Store,
@@ -32,7 +32,7 @@ impl Site {
     pub(crate) async fn open(
         choice: ImageChoice,
         host: Host,
-        limits: TimeLimits,
+        limits: Limits,
         offline: bool,
         cancel: &Cancel,
         observer: &Observer,
@@ -56,6 +56,7 @@ impl Site {
     /// The specification with all that the way to isolate it asks for.
     pub(crate) fn isolate(&self, mut spec: Spec) -> Result<Spec, Error> {
         spec.backend = self.isolation.backend;
+        spec.limits = self.limits.resources;
         // Some roots are not mounted but made, and that needs room.
         if !spec.backend.stacks_layers() {
             let directory = self.scratch.path("root");

@@ -82,7 +82,7 @@ impl Session {
         match (exit, remote.last.load(Ordering::SeqCst)) {
             // It was killed by this process, which was asked to by a signal: it ended by that.
             (Err(Error::Killed { .. }), signal @ 1..) => {
-                Ok(Exit { end: End::Signal(signal), usage: Usage::default() })
+                Ok(Exit { end: End::Signal(signal), usage: Usage::default(), reached: None })
             }
             (exit, _) => exit,
         }

@@ -1,11 +1,12 @@
 //! What the user typed, as types. What it means is found out by the commands.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lbx_plan::Architecture;
 use lbx_sandbox::{Backend, Level};
+
+use crate::limits::{Limits, Resources};
 
 /// Builds AWS Lambda zips and layers for Python in the real Lambda image: no Docker, no daemon, no root.
 #[derive(Debug, Parser)]
@@ -36,11 +37,11 @@ pub(crate) enum MessageFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Build functions and layers into zips.
-    Build(Build),
+    Build(Box<Build>),
     /// Run a command in the image, isolated as builds are, with the project at /lbx/project.
-    Run(Run),
+    Run(Box<Run>),
     /// The same with the image's shell.
-    Shell(Session),
+    Shell(Box<Session>),
     /// Fetch an image into the store, verified and unpacked.
     Pull(Pull),
     /// Find out whether this host can build, and if not, why and what to do.
@@ -74,12 +75,8 @@ pub(crate) struct Build {
     pub(crate) out_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) place: Place,
-    /// How long pip and the builds that it starts may take in all: 90s, 45m, 4h, which is the default.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) time_limit: Option<Duration>,
-    /// How long they may say nothing; 30m by default.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) silence_limit: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
 }
 
 /// Where commands run: in which image, and isolated how.
@@ -133,6 +130,8 @@ pub(crate) struct Session {
     pub(crate) network: bool,
     #[command(flatten)]
     pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) limits: Resources,
 }
 
 /// `lbx doctor`.
@@ -163,24 +162,6 @@ pub(crate) struct Pull {
     pub(crate) arch: Architecture,
 }
 
-/// A number and its unit.
-fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || "expected a number with s, m or h behind it, such as 45m".to_owned();
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(expected)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(expected()),
-    };
-    let number: u32 = number.parse().map_err(|_| expected())?;
-    if number == 0 {
-        Err("a limit of nothing stops everything".to_owned())
-    } else {
-        Ok(Duration::from_secs(1) * number * seconds)
-    }
-}
-
 fn architecture(text: &str) -> Result<Architecture, String> {
     Architecture::parse(text).ok_or_else(|| "there are x86_64 and arm64".to_owned())
 }
@@ -188,17 +169,6 @@ fn architecture(text: &str) -> Result<Architecture, String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
-
-    #[test]
-    fn a_duration_has_a_unit_and_is_not_nothing() {
-        let read = |text: &str| super::duration(text).ok().map(|limit| limit.as_secs());
-        assert_eq!(read("90s"), Some(90));
-        assert_eq!(read("45m"), Some(2700));
-        assert_eq!(read("4h"), Some(14_400));
-        for bad in ["", "5", "m", "0s", "-1s", "1.5h", "5d", "5é"] {
-            assert_eq!(read(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn the_arguments_do_not_contradict_themselves() {

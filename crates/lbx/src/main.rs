@@ -8,6 +8,7 @@ mod diagnosis;
 mod environment;
 mod exit;
 mod failure;
+mod limits;
 mod render;
 mod signals;
 

@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::Path;
 
 use lbx_build::Event;
+pub(crate) use lbx_build::bytes;
 
 use crate::arguments::{Arguments, MessageFormat};
 use crate::failure::Failure;
@@ -107,22 +108,6 @@ impl Renderer for Silent {
     fn event(&self, _event: &Event) {}
 }
 
-/// Bytes for people: `512 B`, `1.5 kB`, `53.9 MB`.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    if count < 1000 {
-        return format!("{count} B");
-    }
-    let mut whole = count;
-    let mut unit = 0;
-    while whole >= 999_950 && unit + 1 < UNITS.len() {
-        whole /= 1000;
-        unit += 1;
-    }
-    let tenths = (whole + 50) / 100;
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-}
-
 /// `1 file`, `2 files`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
@@ -156,13 +141,6 @@ pub(crate) fn stdout(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_are_shown_with_one_decimal_and_round_up_to_the_next_unit() {
-        let shown: Vec<_> =
-            [0, 999, 1000, 1550, 999_949, 999_950, 53_900_000, 2_000_000_000].map(bytes).into();
-        assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "1.6 kB", "999.9 kB", "1.0 MB", "53.9 MB", "2.0 GB"]);
-    }
 
     #[test]
     fn control_characters_of_strangers_do_not_reach_the_terminal() {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lbx_build::{Cancel, Destination, Options, Project, Report, TimeLimits};
+use lbx_build::{Cancel, Destination, Options, Project, Report};
 use lbx_plan::{At, Function, Layer, Plan};
 use serde_json::json;
 
@@ -140,11 +140,7 @@ fn options(
         (None, Some(folder)) => Destination::Folder(environment.current_dir.join(folder)),
         (None, None) => Destination::Folder(project.root.join("dist")),
     };
-    let usual = TimeLimits::default();
-    let limits = TimeLimits {
-        total: build.time_limit.unwrap_or(usual.total),
-        silence: build.silence_limit.unwrap_or(usual.silence),
-    };
+    let limits = build.limits.with_defaults();
     Ok(Options { destination, offline: build.place.offline, limits, source_date_epoch: epoch(environment)? })
 }
 

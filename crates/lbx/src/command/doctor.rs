@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lbx_sandbox::{Backend, Claims, Launcher, Level};
+use lbx_sandbox::{Backend, Claims, Keeper, Launcher, Level};
 use serde_json::{Value, json};
 
 use crate::arguments::{Arguments, Doctor};
@@ -71,11 +71,15 @@ fn try_run(output: &Output, doctor: &Doctor, environment: &Environment) -> Resul
         "reason": "doctor", "usable": usable, "backend": chosen.map(|(backend, _)| backend),
         "diagnosis": diagnosis.findings.iter().map(finding_json).collect::<Vec<_>>(), "backends": backends.json(),
         "store": {"path": store, "problem": store_problem}, "ca_bundle": environment.ca_bundle.as_ref().ok(),
-        "ca_problem": environment.ca_bundle.as_ref().err(),
+        "ca_problem": environment.ca_bundle.as_ref().err(), "limits": Keeper::of_this_process(),
     }));
     for line in diagnosis.findings.iter().flat_map(finding_lines).chain(backends.lines()) {
         output.result(&line);
     }
+    output.result(match Keeper::of_this_process() {
+        Keeper::Group => "ok      limits on memory and processes: cgroup",
+        Keeper::Process => "ok      limits on memory and processes: per process",
+    });
     output.result(&match &store_problem {
         None => format!("ok      store: {}", store.display()),
         Some(problem) => format!("denied  store: {}: {problem}", store.display()),

@@ -57,6 +57,7 @@ fn try_run(
         write: session.write,
         network: session.network,
         terminal: environment.terminal.clone(),
+        limits: session.limits.with_defaults(),
         offline: session.place.offline,
     };
     let (cancel, link, observer) = (Cancel::new(), Link::default(), observer(output));

@@ -4,6 +4,7 @@
 //! that is not installed is skipped by name. Contestants take turns, so that a slow minute of the machine
 //! hits all of them; every one of them is a process, and pays for its start.
 
+mod host;
 mod measure;
 mod package;
 mod peak;
@@ -119,7 +120,9 @@ pub(crate) fn run() -> Result<()> {
     let image = registry.reference("lambda/python", "3.11");
     let mut results = Results::default();
     package::measure(scratch.path(), &mut results)?;
-    sandbox::measure(scratch.path(), &image, &mut results)?;
+    let layout = workspace::standin_images()?.join("python3.11");
+    sandbox::measure(scratch.path(), &image, &layout, &mut results)?;
+    host::measure(scratch.path(), &image, &mut results)?;
     unpack::measure(scratch.path(), &image, &mut results)?;
     peak::measure(scratch.path(), &image, &mut results)?;
     conclude(&results)

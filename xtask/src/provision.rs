@@ -32,7 +32,8 @@ pub(crate) const TEST: &[&str] = &[
 ];
 
 /// What the bench compares with; a peer that isn't there is skipped by name.
-pub(crate) const BENCH: &[&str] = &["bubblewrap", "openssl", "tar", "umoci", "zip"];
+pub(crate) const BENCH: &[&str] =
+    &["bubblewrap", "openssl", "podman", "proot", "runc", "tar", "umoci", "zip"];
 
 /// What to provide for.
 #[derive(clap::Args)]

@@ -412,7 +412,6 @@ impl Error {
             | Self::PythonFails { .. } => ErrorKind::Image,
             Self::Sandbox(_) => ErrorKind::Sandbox,
             Self::Output(lbx_sandbox::OutputError::NotAFile { .. }) => ErrorKind::Artifact,
-            Self::Output(_) => ErrorKind::System,
             Self::Pip { .. } => ErrorKind::Requirements,
             // Reading and writing fail for the system's reasons, and not for the wheel's.
             Self::Wheel { source, .. } if matches!(**source, lbx_wheel::WheelError::Io(_)) => {
@@ -429,6 +428,7 @@ impl Error {
             | Self::Store(_)
             | Self::WheelStore(_)
             | Self::NoSpace { .. }
+            | Self::Output(_)
             | Self::PipNoSpace { .. } => ErrorKind::System,
             Self::Interrupted => ErrorKind::Interrupted,
         }

@@ -118,6 +118,21 @@ impl Filter {
         Ok(syscalls::install_filter(&program)?)
     }
 
+    /// The filter that a command gets that has no network, in a root of its own.
+    pub fn of_a_command() -> Self {
+        let network = crate::spec::Network::None;
+        crate::child::command_filter(network)
+    }
+
+    /// The program as other programs take it, such as bubblewrap's `--seccomp`; `None` as for [`Filter::compile`].
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        let bytes = |one: &Instruction| {
+            let (code, value) = (one.code.to_ne_bytes(), one.value.to_ne_bytes());
+            [&code[..], &[one.if_true, one.if_false], &value].concat()
+        };
+        Some(self.compile()?.iter().flat_map(bytes).collect())
+    }
+
     /// The program; `None` when it is longer than the kernel takes.
     pub fn compile(&self) -> Option<Vec<Instruction>> {
         let mut program = vec![
@@ -456,6 +471,15 @@ mod tests {
             assert_eq!(run(&program, &foreign), libc::SECCOMP_RET_KILL_PROCESS, "{architecture:#x}");
         }
         assert_eq!(run(&program, &call(1, [0; 6])), libc::SECCOMP_RET_ALLOW);
+    }
+
+    #[test]
+    fn other_programs_get_eight_bytes_for_each_instruction() {
+        let filter = Filter::of_a_command();
+        let (program, bytes) = (filter.compile().expect("short enough"), filter.bytes().expect("the same"));
+        assert_eq!(bytes.len(), 8 * program.len());
+        assert_eq!(bytes[..8], [0x20, 0, 0, 0, 4, 0, 0, 0], "it begins with the architecture");
+        assert!((100..400).contains(&program.len()), "{}", program.len());
     }
 
     #[test]

@@ -44,9 +44,15 @@ pub(crate) use self::domain::Enforced;
 use self::payload::Purpose;
 use crate::backend::Backend;
 use crate::error::{Failure, OrFail, Stage};
-use crate::spec::Spec;
+use crate::filter::Filter;
+use crate::spec::{Network, Spec};
 use crate::syscalls;
 use crate::wire::{self, Report, Request};
+
+/// The filter of a command in a root of its own.
+pub(crate) fn command_filter(network: Network) -> Filter {
+    calls::filter(calls::Reach { network, traces: false, named_sockets: true })
+}
 
 /// The caller has closed its end, or its writing side as the order to die. `nix` has no name for it.
 const CALLER_GONE: PollFlags = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);

@@ -411,24 +411,24 @@ impl Error {
             | Self::ForeignCpu { .. }
             | Self::PythonFails { .. } => ErrorKind::Image,
             Self::Sandbox(_) => ErrorKind::Sandbox,
-            Self::Output(lbx_sandbox::OutputError::NotAFile { .. }) => ErrorKind::Artifact,
             Self::Pip { .. } => ErrorKind::Requirements,
             // Reading and writing fail for the system's reasons, and not for the wheel's.
             Self::Wheel { source, .. } if matches!(**source, lbx_wheel::WheelError::Io(_)) => {
                 ErrorKind::System
             }
-            Self::Wheel { .. }
+            Self::Output(lbx_sandbox::OutputError::NotAFile { .. })
+            | Self::Wheel { .. }
             | Self::WheelPlatform { .. }
             | Self::TwoWheels { .. }
             | Self::Conflict { .. }
             | Self::FolderConflict { .. }
             | Self::Empty { .. } => ErrorKind::Artifact,
-            Self::Archive { .. }
+            Self::Output(_)
+            | Self::Archive { .. }
             | Self::Io(_)
             | Self::Store(_)
             | Self::WheelStore(_)
             | Self::NoSpace { .. }
-            | Self::Output(_)
             | Self::PipNoSpace { .. } => ErrorKind::System,
             Self::Interrupted => ErrorKind::Interrupted,
         }

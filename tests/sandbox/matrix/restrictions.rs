@@ -67,13 +67,13 @@ const STILL_THERE: &[(&[Restriction], &str)] = &[
 
 /// A shell, with a function that tells whether this kernel has a system call.
 fn shell(script: &str) -> (Home, Command) {
+    // Overlays leave folders there that only the owner's persistence removes.
+    static STORES: OnceLock<PathBuf> = OnceLock::new();
     let home = Home::new_in(Path::new(GROUND));
     let function = "is_there() { python3 -c 'import ctypes, sys; c = ctypes.CDLL(None, use_errno=True)
 c.syscall(int(sys.argv[1]), 0, 0, 0, 0); sys.exit(ctypes.get_errno() == 38)' $1; }";
     let mut command = home.command("/bin/sh");
     command.args(["-c", &format!("{function}; {script}")]);
-    // Overlays leave folders there that only the owner's persistence removes.
-    static STORES: OnceLock<PathBuf> = OnceLock::new();
     let stores = STORES.get_or_init(|| shared_directory_in(Path::new(GROUND)));
     command.env("LBX_CACHE_DIR", stores.join(home.root().file_name().expect("a name")));
     (home, command)

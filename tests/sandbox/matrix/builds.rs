@@ -60,6 +60,7 @@ impl Site {
         let lbx = root.join("lbx");
         fs_err::copy(env!("CARGO_BIN_EXE_lbx"), &lbx).expect("a copy");
         let mut site = Self { root, lbx, index, image, zips: BTreeMap::new() };
+        site.make_tools();
         for example in EXAMPLES {
             let place = Place::new(example);
             let ran = permitted(|| run(&mut site.command(&place, &[], &site.root.join("store"), "")));
@@ -100,25 +101,30 @@ impl Site {
         command
     }
 
-    /// A folder with these tools and nothing else.
-    fn path(&self, tools: &[Tool]) -> String {
-        let folder = self.root.join(format!("tools-{tools:?}"));
-        if tools.is_empty() || !folder.exists() {
-            fs_err::create_dir_all(&folder).expect("a directory");
-            for tool in tools {
-                match tool {
-                    Tool::Proot => {
-                        std::os::unix::fs::symlink("/usr/bin/proot", folder.join("proot")).expect("a link");
-                    }
-                    Tool::SetuidBwrap => {
-                        let copy = folder.join("bwrap");
-                        fs_err::copy("/usr/bin/bwrap", &copy).expect("a copy");
-                        fs_err::set_permissions(&copy, PermissionsExt::from_mode(0o4755)).expect("our own");
-                    }
+    /// A folder with this tool and nothing else.
+    fn path(&self, tool: Option<Tool>) -> String {
+        self.root.join(format!("tool-{tool:?}")).to_str().expect("UTF-8").to_owned()
+    }
+
+    fn make_tools(&self) {
+        for tool in [None, Some(Tool::Proot), Some(Tool::Bwrap), Some(Tool::SetuidBwrap)] {
+            let folder = PathBuf::from(self.path(tool));
+            fs_err::create_dir(&folder).expect("a directory");
+            let link = |name: &str| {
+                let program = Path::new("/usr/bin").join(name);
+                std::os::unix::fs::symlink(program, folder.join(name)).expect("a link");
+            };
+            match tool {
+                None => {}
+                Some(Tool::Proot) => link("proot"),
+                Some(Tool::Bwrap) => link("bwrap"),
+                Some(Tool::SetuidBwrap) => {
+                    let copy = folder.join("bwrap");
+                    fs_err::copy("/usr/bin/bwrap", &copy).expect("a copy");
+                    fs_err::set_permissions(&copy, PermissionsExt::from_mode(0o4755)).expect("our own");
                 }
             }
         }
-        folder.to_str().expect("UTF-8").to_owned()
     }
 
     fn store(&self, row: &Row, user: Option<u32>) -> PathBuf {
@@ -158,7 +164,7 @@ pub(crate) fn build(site: &Site, example: &str, row: &Row) -> Outcome {
         Restriction::User(id) => Some(*id),
         _ => None,
     });
-    let (store, path) = (site.store(row, user), site.path(row.tools));
+    let (store, path) = (site.store(row, user), site.path(row.tool));
     give(place.home.root(), user);
     let mut command = site.command(&place, row.options, &store, &path);
     if row.store == Store::Default {

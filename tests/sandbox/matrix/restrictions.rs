@@ -67,7 +67,7 @@ const STILL_THERE: &[(&[Restriction], &str)] = &[
 
 /// A shell, with a function that tells whether this kernel has a system call.
 fn shell(script: &str) -> (Home, Command) {
-    // Overlays leave folders there that only the owner's persistence removes.
+    // Overlays leave folders there that nobody can enter before their mode is changed, as is done with this one.
     static STORES: OnceLock<PathBuf> = OnceLock::new();
     let home = Home::new_in(Path::new(GROUND));
     let function = "is_there() { python3 -c 'import ctypes, sys; c = ctypes.CDLL(None, use_errno=True)

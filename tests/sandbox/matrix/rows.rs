@@ -14,7 +14,7 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) lacks: &'static [Restriction],
     /// What is in PATH; nothing else is.
-    pub(crate) tools: &'static [Tool],
+    pub(crate) tool: Option<Tool>,
     /// Options of `lbx build`.
     pub(crate) options: &'static [&'static str],
     /// Where the store is.
@@ -27,6 +27,8 @@ pub(crate) struct Row {
 pub(crate) enum Tool {
     /// The system's own.
     Proot,
+    /// The system's own.
+    Bwrap,
     /// A copy that runs with root's rights.
     SetuidBwrap,
 }
@@ -66,20 +68,19 @@ pub(crate) enum Expected {
 
 impl Row {
     const fn new(name: &'static str, lacks: &'static [Restriction], seat: Seat) -> Self {
-        Self { name, lacks, tools: &[], options: &[], store: Store::Shared, seat }
+        Self { name, lacks, tool: None, options: &[], store: Store::Shared, seat }
     }
 
-    const fn with(self, tools: &'static [Tool]) -> Self {
-        Self { tools, ..self }
+    const fn with(self, tool: Tool) -> Self {
+        Self { tool: Some(tool), ..self }
     }
 
     const fn store(self, store: Store) -> Self {
         Self { store, ..self }
     }
 
-    /// Whatever isolation there is will do.
-    const fn forced(name: &'static str, options: &'static [&'static str], seat: Seat) -> Self {
-        Self { name, lacks: &[], tools: &[], options, store: Store::Shared, seat }
+    const fn options(self, options: &'static [&'static str]) -> Self {
+        Self { options, ..self }
     }
 
     pub(crate) fn seat(&self) -> Seat {
@@ -100,8 +101,16 @@ const fn refused(because: &'static str) -> Expected {
 const FULL: Expected = built("namespaces", "full");
 /// Namespaces, with the processes of the container to be seen.
 const SHARED_PROC: Expected = built("namespaces", "partial");
+/// Namespaces made by root, where users have none.
+const BY_ROOT: Expected = built("root-namespaces", "full");
+/// Namespaces made by bubblewrap.
+const BWRAP: Expected = built("bwrap", "full");
 /// A container's root.
 const CHROOT: Expected = built("chroot", "partial");
+/// Tracing, held by Landlock.
+const PROOT: Expected = built("proot", "partial");
+/// The image's loader, held by Landlock.
+const LOADER: Expected = built("loader", "partial");
 
 const CLONE3: Restriction = Restriction::Calls(Calls::Clone3);
 const OPENAT2: Restriction = Restriction::Calls(Calls::Openat2);
@@ -113,6 +122,10 @@ const ADMINISTRATOR: Restriction = Capabilities(Kept::Administrator);
 const BARE: Restriction = Capabilities(Kept::None);
 /// A user who has no name.
 const OTHER: Restriction = User(62_001);
+
+/// What a pod of the restricted standard lacks that forbids whatever it can.
+const RESTRICTED_POD: &[Restriction] =
+    &[NewPrivileges, DockerCalls, BARE, WholeProc, UserNames, WritableHome, SharedMemory, ExecutableTmp];
 
 const DOCKER_FILTER: &str = "Docker's or containerd's default";
 
@@ -127,40 +140,24 @@ pub(crate) const ROWS: &[Row] = &[
     // Privileges and ids.
     Row::new("no new privileges", &[NewPrivileges], Seat::Both(FULL)),
     // The first id of a user namespace's parent can be mapped only by who may give files capabilities (Linux 5.12).
-    Row::new("no capabilities", &[BARE], Seat::Each { root: refused("\"/proc/self/uid_map\""), user: FULL }),
+    Row::new("no capabilities", &[BARE], Seat::Each { root: LOADER, user: FULL }),
     Row::new("another user", &[OTHER], Seat::Root(FULL)),
     Row::new("another user without a name", &[OTHER, UserNames], Seat::Root(FULL)),
     Row::new("no names of users", &[UserNames], Seat::Both(FULL)),
     Row::new("root of a user namespace", &[HostIds], Seat::Both(FULL)),
     // Namespaces and mounts.
-    Row::new(
-        "no more user namespaces, as root of one",
-        &[HostIds, UserNamespaces],
-        Seat::Both(refused("user.max_user_namespaces is 0")),
-    ),
-    Row::new(
-        "no more user namespaces, as a user of one",
-        &[UserNamespaces],
-        Seat::User(refused("user.max_user_namespaces is 0")),
-    ),
+    Row::new("no more user namespaces, as root of one", &[HostIds, UserNamespaces], Seat::Both(LOADER)),
+    Row::new("no more user namespaces, as a user of one", &[UserNamespaces], Seat::User(LOADER)),
     Row::new(
         "no room for user namespaces",
         &[NewPrivileges, ANY_USER_NAMESPACE],
-        Seat::Each { root: CHROOT, user: refused("the limit on user namespaces") },
+        Seat::Each { root: BY_ROOT, user: LOADER },
     ),
-    Row::new(
-        "no room for user namespaces, and bwrap",
-        &[ANY_USER_NAMESPACE, OTHER],
-        Seat::Root(refused("the limit on user namespaces")),
-    )
-    .with(&[Tool::SetuidBwrap]),
-    Row::new(
-        "no mounts",
-        &[NewPrivileges, MOUNTS],
-        Seat::Each { root: CHROOT, user: refused("denied  mount") },
-    ),
+    Row::new("no room for user namespaces, and bwrap", &[ANY_USER_NAMESPACE, OTHER], Seat::Root(BWRAP))
+        .with(Tool::SetuidBwrap),
+    Row::new("no mounts", &[NewPrivileges, MOUNTS], Seat::Each { root: CHROOT, user: LOADER }),
     Row::new("no overlays", &[Overlays], Seat::Both(FULL)).store(Store::Own),
-    Row::new("a chroot", &[RealRoot], Seat::Each { root: CHROOT, user: refused("in a chroot") }),
+    Row::new("a chroot", &[RealRoot], Seat::Each { root: CHROOT, user: LOADER }),
     // Files.
     Row::new("a masked /proc", &[WholeProc], Seat::Both(SHARED_PROC)),
     Row::new("no /dev/shm", &[SharedMemory], Seat::Both(FULL)),
@@ -180,36 +177,52 @@ pub(crate) const ROWS: &[Row] = &[
         Seat::Root(CHROOT),
     ),
     Row::new(
+        "Docker, root with SYS_ADMIN",
+        &[DockerCalls, ADMINISTRATOR, WholeProc],
+        Seat::Root(SHARED_PROC),
+    ),
+    Row::new(
         "Docker, root with SYS_ADMIN, no room for user namespaces",
         &[DockerCalls, ADMINISTRATOR, WholeProc, ANY_USER_NAMESPACE],
-        Seat::Root(CHROOT),
+        Seat::Root(BY_ROOT),
     ),
     Row::new(
         "Docker without capabilities",
         &[NewPrivileges, DockerCalls, BARE, WholeProc],
-        Seat::Both(refused(DOCKER_FILTER)),
+        Seat::Both(LOADER),
     ),
     Row::new(
         "Docker without capabilities, and proot",
         &[NewPrivileges, DockerCalls, BARE, WholeProc],
-        Seat::Both(refused(DOCKER_FILTER)),
+        Seat::Both(PROOT),
     )
-    .with(&[Tool::Proot]),
+    .with(Tool::Proot),
+    Row::new("Kubernetes, restricted", RESTRICTED_POD, Seat::Both(LOADER)),
+    Row::new("Kubernetes, restricted, and proot", RESTRICTED_POD, Seat::Both(PROOT)).with(Tool::Proot),
+    // Where nothing would hold the command, nothing is built unless that is asked for.
     Row::new(
-        "Kubernetes, restricted",
-        &[NewPrivileges, DockerCalls, BARE, WholeProc, UserNames, WritableHome, SharedMemory, ExecutableTmp],
+        "Docker without capabilities on an old kernel",
+        &[NewPrivileges, DockerCalls, BARE, WholeProc, LANDLOCK],
         Seat::Both(refused(DOCKER_FILTER)),
     ),
+    Row::new(
+        "Docker without capabilities on an old kernel, and whatever there is will do",
+        &[NewPrivileges, DockerCalls, BARE, WholeProc, LANDLOCK],
+        Seat::Both(built("loader", "none")),
+    )
+    .options(&["--require", "none"]),
 ];
 
 /// Each backend by name, on a host that lacks nothing.
 pub(crate) const FORCED: &[Row] = &[
-    Row::forced("namespaces", &["--backend", "namespaces", "--require", "none"], Seat::Both(FULL)),
-    Row::forced(
-        "chroot",
-        &["--backend", "chroot", "--require", "none"],
-        Seat::Each { root: CHROOT, user: refused("chroot as the user") },
-    ),
+    Row::new("namespaces", &[], Seat::Both(FULL)).options(&["--backend", "namespaces"]),
+    Row::new("root-namespaces", &[], Seat::Each { root: BY_ROOT, user: refused("as the user") })
+        .options(&["--backend", "root-namespaces"]),
+    Row::new("bwrap", &[], Seat::Both(BWRAP)).options(&["--backend", "bwrap"]).with(Tool::Bwrap),
+    Row::new("chroot", &[], Seat::Each { root: CHROOT, user: refused("as the user") })
+        .options(&["--backend", "chroot"]),
+    Row::new("proot", &[], Seat::Both(PROOT)).options(&["--backend", "proot"]).with(Tool::Proot),
+    Row::new("loader", &[], Seat::Both(LOADER)).options(&["--backend", "loader"]),
 ];
 
 /// A container of podman and runc.
@@ -237,12 +250,7 @@ pub(crate) const CONTAINERS: &[Container] = &[
     Container { name: "podman, root", profile: Profile::Podman, user: None, expected: SHARED_PROC },
     Container { name: "podman, a user", profile: Profile::Podman, user: Some(1000), expected: SHARED_PROC },
     Container { name: "Docker, root", profile: Profile::Docker, user: None, expected: CHROOT },
-    Container {
-        name: "Docker, a user",
-        profile: Profile::Docker,
-        user: Some(1000),
-        expected: refused(DOCKER_FILTER),
-    },
+    Container { name: "Docker, a user", profile: Profile::Docker, user: Some(1000), expected: LOADER },
     Container { name: "doctor, root", profile: Profile::Doctor, user: None, expected: FULL },
     Container { name: "doctor, a user", profile: Profile::Doctor, user: Some(1000), expected: FULL },
 ];

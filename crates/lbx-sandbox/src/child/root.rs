@@ -467,9 +467,10 @@ pub(super) fn enter(root: &OwnedFd) -> Result<(), Failure> {
         Ok(()) => {
             umount2(".", MntFlags::MNT_DETACH).or_fail(stage, || "umount2(\".\", MNT_DETACH)".to_owned())?;
         }
-        // The initial file system of a boot cannot be pivoted away. Covering it does the same here: the
-        // command cannot unmount anything and holds no descriptor below the cover.
-        Err(Errno::EINVAL) => {
+        // The initial file system of a boot cannot be pivoted away, and Docker's filter allows who may administer to mount,
+        // but not this. Covering it does the same here: the command cannot unmount anything and holds no descriptor below
+        // the cover.
+        Err(Errno::EINVAL | Errno::EPERM) => {
             mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
                 .or_fail(stage, || "mount(\".\", \"/\", NULL, MS_MOVE, NULL)".to_owned())?;
             chroot(".").or_fail(stage, || "chroot(\".\")".to_owned())?;

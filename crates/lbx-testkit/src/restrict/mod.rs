@@ -204,7 +204,7 @@ impl Plan {
             Restriction::Overlays => surroundings::put_on_overlay(&needed(&self.store, "LBX_CACHE_DIR")),
             Restriction::ExecutableTmp => surroundings::no_programs(Path::new("/tmp")),
             Restriction::SharedMemory => surroundings::no_shared_memory(),
-            Restriction::UserNames => surroundings::mask(Path::new("/etc/passwd")),
+            Restriction::UserNames => surroundings::empty(Path::new("/etc/passwd")),
             Restriction::WholeProc => surroundings::mask_as_docker(),
             Restriction::RealRoot => surroundings::change_root(),
             Restriction::NewPrivileges => {

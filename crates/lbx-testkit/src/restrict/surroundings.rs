@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
@@ -87,12 +87,23 @@ pub(super) fn mask_as_docker() {
 }
 
 /// Hides what is there: a folder becomes empty, a file `/dev/null`.
-pub(super) fn mask(path: &Path) {
+fn mask(path: &Path) {
     if path.is_dir() {
         memory(path, MsFlags::MS_RDONLY, "size=0k");
     } else {
         bind(Path::new("/dev/null"), path);
     }
+}
+
+/// A file without anything in it.
+pub(super) fn empty(path: &Path) {
+    let workbench = Path::new(WORKBENCH);
+    memory(workbench, MsFlags::empty(), "mode=0755");
+    let file = workbench.join("empty");
+    fs_err::write(&file, "").expect("a file");
+    bind(&file, path);
+    remount_read_only(path);
+    umount2(workbench, MntFlags::MNT_DETACH).expect("our own");
 }
 
 /// A root directory that is not the one of the mount namespace, with everything in it.

@@ -265,25 +265,40 @@ fn command_lines_that_make_no_sense_are_refused() {
     }
 }
 
+/// A running `lbx`. A test that failed leaves none behind.
+struct Running {
+    child: Child,
+    seen: Vec<Seen>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended is not there to be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Starts a script whose first words are `ready`, and waits for them.
-fn started(home: &Home, script: &str) -> Option<(Child, Vec<Seen>)> {
+fn started(home: &Home, script: &str) -> Option<Running> {
     let mut command = lbx_run(home, &[], &["sh", "-c", script])?;
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("lbx starts");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("lbx starts");
+    let mut running = Running { child, seen: Vec::new() };
     let mut words = [0; 6];
-    child.stdout.as_mut().expect("a pipe").read_exact(&mut words).expect("the first words");
+    running.child.stdout.as_mut().expect("a pipe").read_exact(&mut words).expect("the first words");
     assert_eq!(&words, b"ready\n");
-    let seen = descendants(child.id());
-    assert!(seen.iter().any(|one| one.name == "sh"), "{seen:?}");
-    Some((child, seen))
+    running.seen = descendants(running.child.id());
+    assert!(running.seen.iter().any(|one| one.name == "sh"), "{:?}", running.seen);
+    Some(running)
 }
 
 /// How it ended; nothing runs on.
 #[track_caller]
-fn end(mut child: Child, seen: &[Seen]) -> (Option<i32>, String) {
-    let status = wait_for("the end of lbx", || child.try_wait().expect("its state"));
-    wait_for("the end of the sandbox", || (!seen.iter().any(Seen::is_alive)).then_some(()));
+fn end(mut running: Running) -> (Option<i32>, String) {
+    let status = wait_for("the end of lbx", || running.child.try_wait().expect("its state"));
+    wait_for("the end of the sandbox", || (!running.seen.iter().any(Seen::is_alive)).then_some(()));
     let mut said = String::new();
-    child.stdout.take().expect("a pipe").read_to_string(&mut said).expect("UTF-8");
+    running.child.stdout.take().expect("a pipe").read_to_string(&mut said).expect("UTF-8");
     (status.code(), said)
 }
 
@@ -291,14 +306,14 @@ fn end(mut child: Child, seen: &[Seen]) -> (Option<i32>, String) {
 fn a_signal_to_lbx_reaches_the_command_whose_end_decides() {
     let home = Home::new();
     for (with, name, code) in [(Signal::SIGINT, "INT", 130), (Signal::SIGTERM, "TERM", 143)] {
-        let Some((child, seen)) = started(&home, "echo ready; while :; do sleep 600; done") else { return };
-        signal(child.id(), with);
-        assert_eq!(end(child, &seen), (Some(code), String::new()));
+        let Some(running) = started(&home, "echo ready; while :; do sleep 600; done") else { return };
+        signal(running.child.id(), with);
+        assert_eq!(end(running), (Some(code), String::new()));
         // One that cleans up, and has its own code.
         let script = format!("trap 'echo heard; exit 9' {name}; echo ready; while :; do sleep 600; done");
-        let Some((child, seen)) = started(&home, &script) else { return };
-        signal(child.id(), with);
-        assert_eq!(end(child, &seen), (Some(9), "heard\n".to_owned()));
+        let Some(running) = started(&home, &script) else { return };
+        signal(running.child.id(), with);
+        assert_eq!(end(running), (Some(9), "heard\n".to_owned()));
     }
 }
 
@@ -307,13 +322,13 @@ fn a_second_signal_ends_a_command_that_ignores_them_and_all_that_it_started() {
     let home = Home::new();
     let script = "trap 'echo heard' TERM INT; (trap '' TERM INT; sleep 600) & echo ready; \
                   while :; do sleep 600 & wait $!; done";
-    let Some((mut child, seen)) = started(&home, script) else { return };
-    signal(child.id(), Signal::SIGINT);
+    let Some(mut running) = started(&home, script) else { return };
+    signal(running.child.id(), Signal::SIGINT);
     let mut word = [0; 6];
-    child.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
-    assert_eq!((&word, child.try_wait().unwrap()), (b"heard\n", None));
-    signal(child.id(), Signal::SIGTERM);
-    assert_eq!(end(child, &seen).0, Some(137));
+    running.child.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
+    assert_eq!((&word, running.child.try_wait().unwrap()), (b"heard\n", None));
+    signal(running.child.id(), Signal::SIGTERM);
+    assert_eq!(end(running).0, Some(137));
 }
 
 #[test]
@@ -326,9 +341,10 @@ fn a_signal_before_the_command_starts_stops_what_is_done_for_it() {
     let mut command =
         lbx(&home, &["run", "--runtime", RUNTIME, "--image", &reference, "--", "echo", "never"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let running = Running { child, seen: Vec::new() };
     stalling.wait_until_stalled();
-    signal(child.id(), Signal::SIGTERM);
-    assert_eq!(end(child, &[]), (Some(143), String::new()));
+    signal(running.child.id(), Signal::SIGTERM);
+    assert_eq!(end(running), (Some(143), String::new()));
 }
 
 /// `lbx` on a terminal of its own, which is its controlling one, so that it is told of another size.
@@ -513,4 +529,38 @@ fn keys_cannot_be_pressed_by_the_command() {
     let program = ["--", "python3.11", "-c", script];
     let shown = start(&mut on_terminal(&home, &arguments("run", &image, &[], &program)), 80, 24).finish();
     assert_eq!(shown.screen.lines(), ["Operation not permitted", "Operation not permitted"], "{}", shown.raw);
+}
+
+#[test]
+fn each_backend_that_works_here_has_the_same_streams_exit_codes_and_terminals() {
+    let Some(image) = image() else { return };
+    let home = Home::new();
+    home.write("file", "words");
+    let script = "import os, sys\nprint(os.path.basename(os.getcwd()), open('file').read())\n\
+                  if sys.stdin.isatty():\n    print(os.tcgetpgrp(0) == os.getpgrp(), os.get_terminal_size())\n\
+                  else:\n    print(sys.stdin.read())\nsys.exit(7)";
+    for backend in lbx_sandbox::Backend::all().map(lbx_sandbox::Backend::name) {
+        let options = ["--backend", backend, "--require", "none"];
+        let program = ["--", "/var/lang/bin/python3.11", "-c", script];
+        let all = arguments("run", &image, &options, &program);
+        let mut command = lbx_shared(&home, &all);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // One that does not work does not read.
+        let _ = child.stdin.take().unwrap().write_all(b"input");
+        let ran = Ran::from(child.wait_with_output().unwrap());
+        if ran.code == 5 && backend != "namespaces" {
+            continue;
+        }
+        assert_eq!((ran.code, ran.stdout.as_str()), (7, "project words\ninput\n"), "{backend}: {ran:?}");
+        let shown = start(&mut on_terminal(&home, &all), 91, 24).finish();
+        let expected = "project words\r\nTrue os.terminal_size(columns=91, lines=24)\r\n";
+        // What a backend does not promise is said before.
+        assert!(
+            shown.code == 7 && shown.raw.ends_with(expected),
+            "{backend}: {} {:?}",
+            shown.code,
+            shown.raw
+        );
+    }
 }

@@ -214,6 +214,15 @@ fn what_the_configuration_names_besides_the_image_need_not_be_there() {
 }
 
 #[test]
+fn a_limit_that_the_command_met_is_told() {
+    let home = Home::new();
+    let script = "exec head -c 2000000 /dev/zero > /tmp/zeros";
+    let Some(ran) = ran(&home, &["--file-size-limit", "1MB"], &["sh", "-c", script]) else { return };
+    let told = "lbx: the limit of 1.0 MB for one file was reached: raise it with --file-size-limit\n";
+    assert_eq!((ran.code, ran.stderr.as_str()), (153, told));
+}
+
+#[test]
 fn nothing_of_the_hosts_environment_is_inside() {
     let home = Home::new();
     let Some(mut command) = lbx_run(&home, &[], &["env"]) else { return };

@@ -170,7 +170,7 @@ pub(crate) enum Ended {
 
 impl Ended {
     /// What the end of a command means.
-    fn of(exit: Exit) -> Self {
+    pub(crate) fn of(exit: Exit) -> Self {
         match exit.reached {
             // All its processes were killed.
             Some(Reached::Memory(limit)) => Self::Stopped(Breach::Memory(limit)),

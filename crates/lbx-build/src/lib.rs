@@ -35,4 +35,4 @@ pub use limits::{Breach, Limits, TimeLimits, bytes};
 pub use listing::LeftOut;
 pub use project::Project;
 pub use report::{ArtifactReport, ImageReport, Report, WheelReport};
-pub use session::{Link, Program, Session, run};
+pub use session::{Link, Program, Session, SessionEnd, run};

@@ -8,7 +8,7 @@ use lbx_image::Image;
 use lbx_plan::ImageChoice;
 use lbx_sandbox::{Access, Bind, End, Network, Remote, Spec};
 
-use crate::base::{self, Base};
+use crate::base::{self, Base, Ended};
 use crate::cancel::Cancel;
 use crate::engine::Host;
 use crate::error::Error;
@@ -54,6 +54,15 @@ pub enum Program {
     Shell,
 }
 
+/// How a session's command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionEnd {
+    /// Its status.
+    pub end: End,
+    /// The limit that it met, as far as the kernel tells, and what to do about it, in words.
+    pub limit: Option<String>,
+}
+
 /// What happens outside reaches a session's command through this. Copies share it.
 #[derive(Clone, Debug, Default)]
 pub struct Link {
@@ -87,7 +96,7 @@ pub async fn run(
     cancel: &Cancel,
     link: &Link,
     observer: &Observer,
-) -> Result<End, Error> {
+) -> Result<SessionEnd, Error> {
     check_store(&session, &host)?;
     let (limits, offline) = (Limits { resources: session.limits, ..Limits::usual() }, session.offline);
     let (site, image) = Site::open(choice, host, limits, offline, cancel, observer).await?;
@@ -108,7 +117,7 @@ fn check_store(session: &Session, host: &Host) -> Result<(), Error> {
     Ok(())
 }
 
-fn run_in(site: &Site, image: Image, session: &Session, link: &Link) -> Result<End, Error> {
+fn run_in(site: &Site, image: Image, session: &Session, link: &Link) -> Result<SessionEnd, Error> {
     let base = Base::prepare(site, image)?;
     match &session.program {
         Program::Command(argv) => attach(site, &spec(&base, session, argv.clone(), None)?, link),
@@ -157,7 +166,7 @@ fn text(path: &Path) -> Result<&str, Error> {
 }
 
 /// Starts a command in the foreground and waits for its end.
-fn attach(site: &Site, spec: &Spec, link: &Link) -> Result<End, Error> {
+fn attach(site: &Site, spec: &Spec, link: &Link) -> Result<SessionEnd, Error> {
     let spec = site.isolate(spec.clone())?;
     // Asked with the link in hand: a signal either was heard before, or finds the command.
     let session = link.with(|remote| {
@@ -170,7 +179,17 @@ fn attach(site: &Site, spec: &Spec, link: &Link) -> Result<End, Error> {
     link.resize();
     let exit = session.wait();
     link.with(Option::take);
-    Ok(exit?.end)
+    let exit = exit?;
+    Ok(SessionEnd { end: exit.end, limit: limit(&Ended::of(exit), &site.limits) })
+}
+
+/// The limit that a command met. What it said, nobody has heard.
+fn limit(ended: &Ended, limits: &Limits) -> Option<String> {
+    let hint = ended.hint("", limits, None)?;
+    Some(match ended {
+        Ended::Stopped(_) => format!("{}: {hint}", base::how(ended)),
+        Ended::Itself(_) => hint,
+    })
 }
 
 #[cfg(test)]

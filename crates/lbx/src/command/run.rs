@@ -64,7 +64,11 @@ fn try_run(
     let end = in_foreground(output, &cancel, &link, session.terminal.is_some(), async {
         lbx_build::run(session, choice, host, &cancel, &link, &observer).await.map_err(failure)
     })?;
-    Ok(code(end))
+    let code = code(end.end);
+    if let (1.., Some(limit)) = (code, end.limit) {
+        output.note(&limit);
+    }
+    Ok(code)
 }
 
 /// The project's folder, and the image that `lbx build` would take. What the configuration names besides need not be

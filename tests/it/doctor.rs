@@ -307,3 +307,19 @@ fn the_profile_is_one_that_apparmor_takes_and_names_the_program() {
         assert!(rule.starts_with(&format!("{understood} ")), "{path} became {rule}");
     }
 }
+
+#[test]
+fn a_backend_that_this_user_cannot_have_is_refused_with_what_to_do() {
+    if nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let Some(image) = image() else { return };
+    let home = Home::new();
+    home.write("app.py", "");
+    let build = ["build", "--runtime", "python3.11", "--image", &image, "--backend", "chroot"];
+    let ran = run(&mut lbx(&home, &build));
+    assert_eq!(ran.code, SANDBOX, "{}", ran.stderr);
+    let said = after_progress(&ran.stderr);
+    assert!(said.contains("chroot as the user"), "{said}");
+    assert!(said.contains("hint: `lbx doctor` says which ways to isolate builds work here"), "{said}");
+}

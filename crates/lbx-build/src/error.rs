@@ -454,6 +454,12 @@ impl Error {
             Self::SourceOutside { .. } => {
                 Some("move it into the project, or put lbx.toml in a folder above both".to_owned())
             }
+            // Otherwise what the host denies is listed, each with its fix.
+            Self::Sandbox(lbx_sandbox::Error::Setup { diagnosis: None, others, failure })
+                if others.is_empty() && failure.stage == lbx_sandbox::Stage::Prepare =>
+            {
+                Some("`lbx doctor` says which ways to isolate builds work here; without --backend, the strongest of them is taken".to_owned())
+            }
             Self::Output(lbx_sandbox::OutputError::NotAFile { .. }) => {
                 Some("a package that is built from source left it: look at its build".to_owned())
             }

@@ -18,7 +18,7 @@ pub struct Limits {
     /// Bytes of any one file.
     pub file_size: Option<u64>,
     /// Bytes in each writable directory in memory that has no size of its own, and in `/dev/shm`. Where nothing can be
-    /// mounted these are directories on a disk, and without a bound.
+    /// mounted these are directories on a disk, and without a bound; a bubblewrap with root's rights sets none either.
     pub tmp: Option<u64>,
 }
 

@@ -37,13 +37,14 @@ impl Isolate for Bwrap {
 
     fn run(&self, job: Job<'_>) -> Result<(), Failure> {
         let program = programs::find(job.spec, "bwrap")?;
-        let mut way = Way { new_proc: true, user: true };
+        let setuid = is_setuid(&program);
+        let mut way = Way { new_proc: true, user: true, sized: !setuid };
         loop {
             match attempt(&job, &program, way) {
                 // Inside a container that masks parts of /proc the kernel denies a new one: the container's own will do.
                 Err(failure) if way.new_proc && failure.call.contains("/proc") => way.new_proc = false,
                 // What root's rights allow it does without a user namespace; then the user id stays what it is.
-                Err(_) if way.user && is_setuid(&program) => way = Way { new_proc: true, user: false },
+                Err(_) if way.user && setuid => way = Way { new_proc: true, user: false, sized: false },
                 other => return other,
             }
         }
@@ -61,6 +62,8 @@ struct Way {
     new_proc: bool,
     /// A user namespace.
     user: bool,
+    /// Bounds of directories in memory, which it refuses while it has root's rights.
+    sized: bool,
 }
 
 fn attempt(job: &Job<'_>, program: &Path, way: Way) -> Result<(), Failure> {
@@ -99,8 +102,8 @@ impl Operations {
         root::add(&mut additions, inside::FOLDER, Node::Directory(BTreeMap::new()))?;
         self.mirror(Some(tree), "", &additions)?;
         self.proc(way);
-        self.devices(spec);
-        self.fill(spec, &sources)?;
+        self.devices(spec.limits.tmp.filter(|_| way.sized));
+        self.fill(spec, &sources, way)?;
         for (path, target) in files.targets() {
             self.say(&[&"--ro-bind", &path, &target]);
         }
@@ -175,7 +178,7 @@ impl Operations {
         }
     }
 
-    fn devices(&mut self, spec: &Spec) {
+    fn devices(&mut self, size: Option<u64>) {
         self.say(&[&"--perms", &"0755", &"--tmpfs", &"/dev"]);
         for (name, ..) in DEVICES {
             let path = format!("/dev/{name}");
@@ -185,13 +188,13 @@ impl Operations {
             self.say(&[&"--symlink", &destination, &format!("/dev/{name}")]);
         }
         self.say(&[&"--perms", &"1777"]);
-        if let Some(size) = spec.limits.tmp {
+        if let Some(size) = size {
             self.say(&[&"--size", &size.to_string()]);
         }
         self.say(&[&"--tmpfs", &"/dev/shm", &"--remount-ro", &"/dev"]);
     }
 
-    fn fill(&mut self, spec: &Spec, sources: &Sources) -> Result<(), Failure> {
+    fn fill(&mut self, spec: &Spec, sources: &Sources, way: Way) -> Result<(), Failure> {
         let mut order: Vec<(&str, Option<(&Bind, Kind)>)> =
             spec.tmpfs.iter().map(|tmpfs| (tmpfs.target.as_str(), None)).collect();
         let binds = spec.binds.iter().zip(sources.kinds());
@@ -199,7 +202,7 @@ impl Operations {
         order.sort_by_key(|(target, _)| target.matches('/').count());
         for (target, bind) in order {
             match bind {
-                None => self.tmpfs(spec, target),
+                None => self.tmpfs(spec, target, way),
                 Some((bind, _)) if bind.access == Access::ReadOnly => {
                     self.say(&[&"--ro-bind", &bind.source, &target]);
                 }
@@ -212,10 +215,10 @@ impl Operations {
         Ok(())
     }
 
-    fn tmpfs(&mut self, spec: &Spec, target: &str) {
+    fn tmpfs(&mut self, spec: &Spec, target: &str, way: Way) {
         let Some(tmpfs) = spec.tmpfs.iter().find(|tmpfs| tmpfs.target == target) else { return };
         self.say(&[&"--perms", &format!("{:04o}", tmpfs.mode)]);
-        if let Some(size) = tmpfs.size {
+        if let Some(size) = tmpfs.size.filter(|_| way.sized) {
             self.say(&[&"--size", &size.to_string()]);
         }
         self.say(&[&"--tmpfs", &target]);

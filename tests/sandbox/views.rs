@@ -3,7 +3,7 @@
 use lbx_sandbox::{Access, Bind, Error, File, Root, Tmpfs};
 use std::os::unix::fs::symlink;
 
-use crate::support::{Kind, namespaced, output, run, try_run};
+use crate::support::{Kind, everywhere, namespaced, output, run, try_run};
 
 fn file(target: &str, contents: &str) -> File {
     File { target: target.into(), contents: contents.into(), executable: false }
@@ -194,5 +194,39 @@ fn nothing_is_left_in_the_root_on_the_host() {
         assert_eq!(list(), before);
         let mounts = fs_err::read_to_string("/proc/self/mountinfo").expect("mounts");
         assert!(!mounts.contains("lbx-sandbox-"), "{mounts}");
+    }
+}
+
+#[test]
+fn what_is_in_a_writable_directory_can_be_changed_in_every_backend() {
+    for root in everywhere() {
+        let shared = root.layer(1);
+        fs_err::create_dir(shared.join("folder")).expect("a directory");
+        for name in ["kept", "changed", "folder/removed"] {
+            fs_err::write(shared.join(name), "before").expect("a file");
+        }
+        let script = "cd \"$1\" && busybox cat kept && echo after > changed && busybox rm folder/removed &&
+            busybox mkdir new && echo made > new/file";
+        let mut spec = root.shell("");
+        spec.argv = ["/bin/sh", "-c", script, "sh", "/lbx/in"].map(str::to_owned).into();
+        spec.binds.push(Bind { source: shared.clone(), target: "/lbx/in".into(), access: Access::ReadWrite });
+        let output = run(&spec);
+        assert_eq!((output.code(), output.stdout.as_str()), (0, "before"), "{} {output:?}", root.backend);
+        let read = |name: &str| fs_err::read_to_string(shared.join(name)).expect(name);
+        assert_eq!(
+            (read("kept"), read("changed"), read("new/file")),
+            ("before".into(), "after\n".into(), "made\n".into())
+        );
+        assert!(!shared.join("folder/removed").exists(), "{}", root.backend);
+        let own = nix::unistd::geteuid().as_raw();
+        for name in ["kept", "changed", "folder", "new/file"] {
+            use std::os::unix::fs::MetadataExt;
+            assert_eq!(
+                fs_err::metadata(shared.join(name)).expect(name).uid(),
+                own,
+                "{} {name}",
+                root.backend
+            );
+        }
     }
 }

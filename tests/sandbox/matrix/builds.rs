@@ -62,7 +62,7 @@ impl Site {
         let mut site = Self { root, lbx, index, image, zips: BTreeMap::new() };
         site.make_tools();
         for example in EXAMPLES {
-            let place = Place::new(example);
+            let place = Place::new(&site.root, example);
             let ran = permitted(|| run(&mut site.command(&place, &[], &site.root.join("store"), "")));
             match outcome(&place.project, ran) {
                 Outcome::Built { zips, .. } if !zips.is_empty() => site.zips.insert(example, zips),
@@ -141,15 +141,15 @@ impl Site {
     }
 }
 
-/// A copy of an example, in a home.
+/// A copy of an example, in a home. Below the site, so that it goes even when the test is killed.
 pub(crate) struct Place {
     home: Home,
     project: PathBuf,
 }
 
 impl Place {
-    fn new(example: &str) -> Self {
-        let home = Home::new_in(Path::new(GROUND));
+    fn new(parent: &Path, example: &str) -> Self {
+        let home = Home::new_in(parent);
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(example);
         let project = home.project().join(example);
         copy_tree(&from, &project, false);
@@ -159,7 +159,7 @@ impl Place {
 
 /// Builds an example on a row's host.
 pub(crate) fn build(site: &Site, example: &str, row: &Row) -> Outcome {
-    let place = Place::new(example);
+    let place = Place::new(&site.root, example);
     let user = row.lacks.iter().find_map(|one| match one {
         Restriction::User(id) => Some(*id),
         _ => None,

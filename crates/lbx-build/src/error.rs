@@ -454,12 +454,7 @@ impl Error {
             Self::SourceOutside { .. } => {
                 Some("move it into the project, or put lbx.toml in a folder above both".to_owned())
             }
-            // Otherwise what the host denies is listed, each with its fix.
-            Self::Sandbox(lbx_sandbox::Error::Setup { diagnosis: None, others, failure })
-                if others.is_empty() && failure.stage == lbx_sandbox::Stage::Prepare =>
-            {
-                Some("`lbx doctor` says which ways to isolate builds work here; without --backend, the strongest of them is taken".to_owned())
-            }
+            Self::Sandbox(error) if is_unexplained(error) => Some(ANOTHER_BACKEND.to_owned()),
             Self::Output(lbx_sandbox::OutputError::NotAFile { .. }) => {
                 Some("a package that is built from source left it: look at its build".to_owned())
             }
@@ -501,6 +496,10 @@ impl Error {
     }
 }
 
+/// What to do when a backend was asked for by name, and nothing that the host denies says why it cannot be had.
+const ANOTHER_BACKEND: &str = "`lbx doctor` says which ways to isolate builds work here; without --backend, the \
+     strongest of them is taken";
+
 /// What to do when there is no room for a zip.
 const OUTPUT_FULL: &str = "there is no room on the disk of the output folder: free some, or use --out-dir";
 
@@ -514,6 +513,12 @@ const STORE_OR_MEMORY_FULL: &str = "free some space on the store's file system, 
 
 /// How programs say that there is no room.
 const NO_SPACE: [&str; 2] = [suspect::NO_SPACE, "Disk quota exceeded"];
+
+/// Whether one backend alone was tried and cannot be had, and the lines about what the host denies are none.
+fn is_unexplained(error: &lbx_sandbox::Error) -> bool {
+    let lbx_sandbox::Error::Setup { diagnosis, others, .. } = error else { return false };
+    others.is_empty() && diagnosis.as_ref().is_none_or(|diagnosis| diagnosis.problems().next().is_none())
+}
 
 /// Whether it was the operating system that refused, and not the image or its registry.
 fn is_the_systems(error: &lbx_image::Error) -> bool {

@@ -3,6 +3,7 @@
 // The exit code is 0 when the attack worked, 1 when the kernel refused it, with the error's name on standard output,
 // and 2 when there is no such attack.
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
@@ -23,6 +24,7 @@
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static int refused(void) {
@@ -97,6 +99,24 @@ static int kill_process_1(void) {
     return 1;
 }
 
+// Programs that run are not only this one: those of the processes that watch over it, wherever they show.
+static int write_programs_that_watch(void) {
+    int found = 0, written = 0;
+    const char *folders[] = {"/proc", "/lbx/.sandbox"};
+    for (int i = 0; i < 2; i++) {
+        DIR *folder = opendir(folders[i]);
+        for (struct dirent *entry; folder && (entry = readdir(folder));) {
+            char path[512];
+            if (entry->d_name[0] == '.') continue;
+            snprintf(path, sizeof path, i ? "%s/%s" : "%s/%s/exe", folders[i], entry->d_name);
+            found += i;
+            written += open(path, O_WRONLY) >= 0;
+        }
+    }
+    printf("%d\n", found);
+    return written ? 0 : 1;
+}
+
 static int write_own_program(void) { return outcome(open("/proc/self/exe", O_RDWR)); }
 static int write_program_of_process_1(void) { return outcome(open("/proc/1/exe", O_RDWR)); }
 static int root_of_process_1(void) { return outcome(open("/proc/1/root/etc", O_RDONLY)); }
@@ -154,11 +174,25 @@ static int socket_with_high_bits(void) {
 }
 
 // Connects to the abstract socket that the second argument names.
-static int abstract_socket(const char *name) {
+static int abstract_connection(const char *name) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strncpy(address.sun_path + 1, name, sizeof address.sun_path - 2);
     int here = socket(AF_UNIX, SOCK_STREAM, 0);
-    return outcome(connect(here, (void *)&address, offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name)));
+    if (here < 0) return here;
+    return connect(here, (void *)&address, offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name)) < 0 ? -1 : here;
+}
+
+static int abstract_socket(const char *name) { return outcome(abstract_connection(name)); }
+
+// An accomplice outside hands over a directory of the host, in which a file is then opened.
+static int smuggle_in(const char *name) {
+    int here = abstract_connection(name);
+    if (here < 0) return refused();
+    char byte, control[CMSG_SPACE(sizeof(int))];
+    struct iovec bytes = {&byte, 1};
+    struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    if (recvmsg(here, &message, 0) < 1 || !CMSG_FIRSTHDR(&message)) return refused();
+    return outcome(openat(*(int *)CMSG_DATA(CMSG_FIRSTHDR(&message)), "secret", O_RDONLY));
 }
 
 static int signal_process(const char *pid) { return outcome(kill(atoi(pid), SIGKILL)); }
@@ -178,6 +212,100 @@ static int leave_processes(void) {
     }
     return 0;
 }
+
+// Files of the host. The path is one that everybody may read and write.
+
+// Where the roots of others, or this process's own descriptors, may lead.
+static int open_by_any_way(const char *path, int flags) {
+    char up[256] = "", way[4096];
+    for (int i = 0; i < 64; i++) strcat(up, "../");
+    const char *before[] = {"", up, "/proc/1/root", "/proc/self/root", "/proc/self/cwd/", "/proc/1/cwd/", "/tmp/"};
+    int file = -1;
+    for (size_t i = 0; file < 0 && i < sizeof before / sizeof *before; i++) {
+        int climbs = strlen(before[i]) > 5 && before[i][strlen(before[i]) - 1] == '/' && i != 1;
+        snprintf(way, sizeof way, "%s%s%s", before[i], climbs ? up : "", path);
+        file = open(way, flags);
+    }
+    for (int pid = getppid(), n = 0; file < 0 && n < 8 && pid > 0; n++, pid--) {
+        snprintf(way, sizeof way, "/proc/%d/root%s", pid, path);
+        file = open(way, flags);
+    }
+    snprintf(way, sizeof way, "%s%s", up, path);
+    for (int here = 0; file < 0 && here < 1024; here++) file = openat(here, way, flags);
+    return file;
+}
+
+static int read_host_file(const char *path) {
+    char byte;
+    int file = open_by_any_way(path, O_RDONLY);
+    return outcome(file < 0 ? file : read(file, &byte, 1));
+}
+
+// Tries whatever changes a folder or the file in it, and names what did.
+static int change_host_folder(const char *folder) {
+    char file[4096], other[4096];
+    snprintf(file, sizeof file, "%s/file", folder);
+    snprintf(other, sizeof other, "%s/other", folder);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s/socket", folder);
+    struct { const char *name; long result; } tries[] = {
+        {"open", open_by_any_way(file, O_WRONLY)},
+        {"truncate", truncate(file, 0)},
+        {"create", open(other, O_CREAT | O_WRONLY, 0666)},
+        {"mkdir", mkdir(other, 0777)},
+        {"symlink", symlink("x", other)},
+        {"mkfifo", mkfifo(other, 0666)},
+        {"link", link(file, other)},
+        {"rename", rename(file, other)},
+        {"bind", bind(socket(AF_UNIX, SOCK_STREAM, 0), (void *)&address, sizeof address)},
+        {"unlink", unlink(file)},
+        {"rmdir", rmdir(folder)},
+    };
+    int worked = 0;
+    for (size_t i = 0; i < sizeof tries / sizeof *tries; i++)
+        if (tries[i].result >= 0) printf("%s\n", tries[i].name), worked = 1;
+    return worked ? 0 : refused();
+}
+
+// Tries whatever changes what describes a file, and is not in it, and names what did.
+static int change_host_mode(const char *folder) {
+    struct timespec times[2] = {{1, 0}, {1, 0}};
+    struct { const char *name; long result; } tries[] = {
+        {"chmod", chmod(folder, 0700)},
+        {"utimensat", utimensat(AT_FDCWD, folder, times, 0)},
+        {"chown", chown(folder, getuid(), getgid())},
+        {"setxattr", setxattr(folder, "user.lbx", "x", 1, 0)},
+    };
+    int worked = 0;
+    for (size_t i = 0; i < sizeof tries / sizeof *tries; i++)
+        if (tries[i].result >= 0) printf("%s\n", tries[i].name), worked = 1;
+    return worked ? 0 : refused();
+}
+
+// What lbx was started with, and has in memory.
+static int read_secrets_of(const char *pid) {
+    const char *files[] = {"environ", "mem", "maps", "auxv", "fd/0", "cwd/."};
+    char path[64];
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(path, sizeof path, "/proc/%s/%s", pid, files[i]);
+        if (open(path, O_RDONLY) >= 0) {
+            printf("%s\n", path);
+            return 0;
+        }
+    }
+    return refused();
+}
+
+// Descriptors that somebody left open.
+static int inherited_descriptors(void) {
+    int left = 0;
+    for (int file = 3; file < 4096; file++) left += fcntl(file, F_GETFD) >= 0;
+    printf("%d\n", left);
+    return left ? 0 : 1;
+}
+
+// The terminal that whoever started lbx sits at.
+static int controlling_terminal(void) { return outcome(open("/dev/tty", O_RDWR)); }
 
 // Fills a folder with what a collector must not trust.
 static int leave_traps(const char *folder) {
@@ -321,6 +449,7 @@ static const struct attack attacks[] = {
     ATTACK(read_memory_of_process_1),
     ATTACK(kill_process_1),
     ATTACK(write_own_program),
+    ATTACK(write_programs_that_watch),
     ATTACK(write_program_of_process_1),
     ATTACK(root_of_process_1),
     ATTACK(type_on_the_terminal),
@@ -341,6 +470,8 @@ static const struct attack attacks[] = {
     ATTACK(unix_pair),
     ATTACK(socket_with_high_bits),
     ATTACK(leave_processes),
+    ATTACK(inherited_descriptors),
+    ATTACK(controlling_terminal),
     ATTACK(memory_hog),
     ATTACK(memory_hogs),
     ATTACK(open_files),
@@ -356,13 +487,29 @@ static const struct attack attacks[] = {
 #endif
 };
 
+// Those that need to know on what.
+struct attack_on {
+    const char *name;
+    int (*run)(const char *);
+};
+
+static const struct attack_on attacks_on[] = {
+    ATTACK(abstract_socket),
+    ATTACK(smuggle_in),
+    ATTACK(signal_process),
+    ATTACK(leave_traps),
+    ATTACK(read_host_file),
+    ATTACK(change_host_folder),
+    ATTACK(change_host_mode),
+    ATTACK(read_secrets_of),
+    ATTACK(fork_bomb),
+    ATTACK(fill_disk),
+};
+
 int main(int count, char **arguments) {
     setvbuf(stdout, NULL, _IONBF, 0);
-    if (count == 3 && strcmp(arguments[1], "abstract_socket") == 0) return abstract_socket(arguments[2]);
-    if (count == 3 && strcmp(arguments[1], "signal_process") == 0) return signal_process(arguments[2]);
-    if (count == 3 && strcmp(arguments[1], "leave_traps") == 0) return leave_traps(arguments[2]);
-    if (count == 3 && strcmp(arguments[1], "fork_bomb") == 0) return fork_bomb(arguments[2]);
-    if (count == 3 && strcmp(arguments[1], "fill_disk") == 0) return fill_disk(arguments[2]);
+    for (size_t i = 0; count == 3 && i < sizeof attacks_on / sizeof *attacks_on; i++)
+        if (strcmp(attacks_on[i].name, arguments[1]) == 0) return attacks_on[i].run(arguments[2]);
     for (size_t i = 0; count == 2 && i < sizeof attacks / sizeof *attacks; i++)
         if (strcmp(attacks[i].name, arguments[1]) == 0) return attacks[i].run();
     return 2;

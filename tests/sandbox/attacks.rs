@@ -1,34 +1,41 @@
 //! What a hostile build tries (`attacks.c`), and that each of it is refused, in the way it should be: by the filter
 //! before anything else can say no, or because there is nothing to reach.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use lbx_sandbox::{Access, Backend, Bind, End, Network};
+use lbx_sandbox::{Access, Backend, Bind, End, Error, Network};
 
 use crate::support::{Output, Rootfs, everywhere, run, skip};
 
-/// The attacks, compiled once, with no library that a root would have to hold.
-fn program() -> Option<&'static Path> {
-    static PROGRAM: OnceLock<Option<tempfile::TempDir>> = OnceLock::new();
-    let directory = PROGRAM.get_or_init(|| {
-        let directory = tempfile::TempDir::with_prefix("lbx-attacks-").expect("a directory");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/sandbox/attacks.c");
-        let compiled = Command::new("cc")
-            .args(["-static", "-O1", "-Wno-unused-result", "-o"])
-            .arg(directory.path().join("attack"))
-            .arg(source)
-            .output();
-        match compiled {
-            Ok(compiled) if compiled.status.success() => Some(directory),
-            other => {
-                skip(&format!("cc cannot make a static program: {other:?}"));
-                None
-            }
+/// Names the folder with the attacks where they have been compiled before.
+pub(crate) const ATTACKS_VARIABLE: &str = "LBX_TEST_ATTACKS";
+
+/// The folder with the attacks, compiled once, with no library that a root would have to hold.
+#[expect(clippy::disallowed_methods, reason = "set by a test that starts this program again")]
+pub(crate) fn program() -> Option<&'static Path> {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let given = || std::env::var_os(ATTACKS_VARIABLE).map(PathBuf::from);
+    PROGRAM.get_or_init(|| given().or_else(compile)).as_deref()
+}
+
+fn compile() -> Option<PathBuf> {
+    let directory = tempfile::TempDir::with_prefix("lbx-attacks-").expect("a directory");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/sandbox/attacks.c");
+    let compiled = Command::new("cc")
+        .args(["-static", "-O1", "-Wno-unused-result", "-o"])
+        .arg(directory.path().join("attack"))
+        .arg(source)
+        .output();
+    match compiled {
+        // For all tests of this process.
+        Ok(compiled) if compiled.status.success() => Some(directory.keep()),
+        other => {
+            skip(&format!("cc cannot make a static program: {other:?}"));
+            None
         }
-    });
-    directory.as_ref().map(tempfile::TempDir::path)
+    }
 }
 
 /// The roots of this host, each with the attacks in it.
@@ -42,10 +49,22 @@ pub(crate) fn armed() -> Vec<Rootfs> {
 }
 
 fn attack(root: &Rootfs, name: &str, network: Network) -> Output {
+    attack_on(root, &[name], network)
+}
+
+/// The same with what the attack is told.
+pub(crate) fn attack_on(root: &Rootfs, words: &[&str], network: Network) -> Output {
     let mut spec = root.shell("");
-    spec.argv = vec!["/bin/attack".to_owned(), name.to_owned()];
+    spec.argv = std::iter::once(&"/bin/attack").chain(words).map(|word| (*word).to_owned()).collect();
     spec.network = network;
     run(&spec)
+}
+
+/// Whether an attack works on this host, outside of every sandbox.
+pub(crate) fn works_outside(words: &[&str]) -> bool {
+    let Some(program) = program() else { return true };
+    let output = Command::new(program.join("attack")).args(words).output().expect("the attacks run");
+    output.status.code() == Some(0)
 }
 
 /// Every attack that must be refused, with the error that says who refused it.
@@ -124,6 +143,41 @@ fn a_program_that_runs_cannot_be_written() {
 }
 
 #[test]
+fn no_program_that_watches_over_the_command_can_be_written() {
+    for root in armed() {
+        let output = attack(&root, "write_programs_that_watch", Network::None);
+        assert_eq!(output.code(), 1, "{} {output:?}", root.backend);
+        // Where this program is inside, it was tried.
+        let inside: u32 = output.stdout.trim().parse().expect("how many of its files are inside");
+        assert_eq!(
+            inside > 0,
+            matches!(root.backend, Backend::Bwrap | Backend::Proot),
+            "{} {output:?}",
+            root.backend
+        );
+    }
+}
+
+/// An image whose program is whatever executes it: with a loader of the image's own, code of the image would run as
+/// the program that makes sandboxes, and could wait for a chance to write it.
+#[test]
+fn a_link_of_the_image_does_not_execute_the_program_that_makes_the_sandbox() {
+    for root in armed() {
+        std::os::unix::fs::symlink("/proc/self/exe", root.base().join("bin/self")).expect("a link");
+        let mut spec = root.shell("");
+        // If it did, this program would do no more than this.
+        spec.argv = vec!["/bin/self".to_owned(), "--list".to_owned()];
+        match crate::support::try_run(&spec) {
+            Ok(output) => assert!(!output.exit.success(), "{} {output:?}", root.backend),
+            Err(error) => {
+                let refused = matches!(error, Error::Exec { .. } | Error::ProgramNotFound { .. });
+                assert!(refused, "{} {error:?}", root.backend);
+            }
+        }
+    }
+}
+
+#[test]
 fn process_1_cannot_be_killed() {
     for root in armed() {
         let output = attack(&root, "kill_process_1", Network::None);
@@ -184,17 +238,46 @@ fn abstract_sockets_of_the_host_cannot_be_reached() {
     let name = format!("lbx-attack-{}", std::process::id());
     let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("an address");
     let _listener = std::os::unix::net::UnixListener::bind_addr(&address).expect("a listener");
-    let reach = |mut command: Command| {
-        command.args(["abstract_socket", &name]).output().expect("the attacks run").status.code()
-    };
-    let Some(program) = program() else { return };
-    assert_eq!(reach(Command::new(program.join("attack"))), Some(0), "outside it can");
+    assert!(works_outside(&["abstract_socket", &name]), "outside it can");
     for root in armed() {
         for network in [Network::None, Network::Host] {
-            let mut spec = root.shell("");
-            spec.argv = vec!["/bin/attack".to_owned(), "abstract_socket".to_owned(), name.clone()];
-            spec.network = network;
-            let output = run(&spec);
+            let output = attack_on(&root, &["abstract_socket", &name], network);
+            assert_eq!(output.code(), 1, "{} {network:?}: {output:?}", root.backend);
+        }
+    }
+}
+
+/// Hands a directory of the host to whoever connects.
+fn accomplice(name: &str) -> (tempfile::TempDir, std::os::unix::net::UnixListener) {
+    use std::os::linux::net::SocketAddrExt;
+    let directory = tempfile::TempDir::with_prefix("lbx-attacks-").expect("a directory");
+    fs_err::write(directory.path().join("secret"), "of the host").expect("a file");
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name).expect("an address");
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address).expect("a listener");
+    let (accepting, path) = (listener.try_clone().expect("a copy"), directory.path().to_owned());
+    std::thread::spawn(move || {
+        use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+        use std::os::fd::AsRawFd;
+        let folder = fs_err::File::open(path).expect("our own");
+        for connection in accepting.incoming().flatten() {
+            let handed = [folder.as_raw_fd()];
+            let control = [ControlMessage::ScmRights(&handed)];
+            let bytes = [std::io::IoSlice::new(b"x")];
+            // Whoever goes away before it is handed anything gets nothing.
+            let _ = sendmsg::<()>(connection.as_raw_fd(), &bytes, &control, MsgFlags::empty(), None);
+        }
+    });
+    (directory, listener)
+}
+
+#[test]
+fn no_descriptor_can_be_smuggled_in_through_an_abstract_socket() {
+    let name = format!("lbx-smuggler-{}", std::process::id());
+    let _accomplice = accomplice(&name);
+    assert!(works_outside(&["smuggle_in", &name]), "outside it works");
+    for root in armed() {
+        for network in [Network::None, Network::Host] {
+            let output = attack_on(&root, &["smuggle_in", &name], network);
             assert_eq!(output.code(), 1, "{} {network:?}: {output:?}", root.backend);
         }
     }
@@ -280,12 +363,8 @@ fn calls_through_another_table_kill() {
 #[test]
 fn outside_the_attacks_work() {
     let Some(program) = program() else { return };
-    let works = |name: &str| {
-        let output = Command::new(program.join("attack")).arg(name).output().expect("the attacks run");
-        output.status.code() == Some(0)
-    };
     for name in ["trace_own_child", "setuid_file", "internet_socket", "unix_socket", "user_namespace"] {
-        assert!(works(name), "{name}");
+        assert!(works_outside(&[name]), "{name}");
     }
     let output = Command::new(program.join("attack")).arg("nothing").output().expect("the attacks run");
     assert_eq!(output.status.code(), Some(2), "an attack that does not exist is not one that was refused");

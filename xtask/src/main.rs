@@ -10,6 +10,7 @@ mod bench;
 mod check;
 mod demo;
 mod image;
+mod kernel;
 mod process;
 mod provision;
 mod serve;

@@ -23,10 +23,10 @@ pub(crate) const TEST: &[&str] = &[
     "proot",
     "python3",
     "python3-venv",
+    "qemu-system-x86",
     "runc",
     "strace",
     "unzip",
-    "user-mode-linux",
     "util-linux",
     "zip",
 ];

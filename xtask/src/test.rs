@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use lbx_testkit::registry::Registry;
 use serde_json::Value;
 
-use crate::{Result, check, image, process, provision, serve, unprivileged, wheels, workspace};
+use crate::{Result, check, image, kernel, process, provision, serve, unprivileged, wheels, workspace};
 
 /// Tests that run once more as root when this process is root.
 const ALSO_AS_ROOT: [&str; 4] = ["it", "matrix", "repro", "sandbox"];
@@ -46,6 +46,7 @@ struct Setup {
     wheels: PathBuf,
     index: PathBuf,
     images: PathBuf,
+    kernel: PathBuf,
 }
 
 /// What one or all of them said.
@@ -126,7 +127,7 @@ fn program(message: &Value) -> Option<Program> {
     })
 }
 
-/// Images, a registry that has them, wheels, and what an index is made of.
+/// Images, a registry that has them, wheels, what an index is made of, and a kernel.
 fn set_up(registry: &Path) -> Result<Setup> {
     let images = workspace::standin_images()?;
     for runtime in RUNTIMES {
@@ -136,7 +137,10 @@ fn set_up(registry: &Path) -> Result<Setup> {
     unprivileged::open_to_all(&images)?;
     let index = wheels::fetch_for_examples()?;
     unprivileged::open_to_all(&index)?;
-    Ok(Setup { registry: serve::standin(&RUNTIMES, registry)?, wheels: wheels::fetch()?, index, images })
+    let kernel = kernel::fetch()?;
+    unprivileged::open_to_all(&kernel)?;
+    let registry = serve::standin(&RUNTIMES, registry)?;
+    Ok(Setup { registry, wheels: wheels::fetch()?, index, images, kernel })
 }
 
 fn run_program(program: &Program, setup: &Setup, as_root: bool, rest: &[String]) -> Result<Count> {
@@ -150,6 +154,7 @@ fn run_program(program: &Program, setup: &Setup, as_root: bool, rest: &[String])
         .env("HOME", home.path())
         .env("LBX_MUST_RUN", MUST_RUN)
         .env("LBX_TEST_INDEX", &setup.index)
+        .env("LBX_TEST_KERNEL", &setup.kernel)
         .env("LBX_TEST_REGISTRY", setup.registry.address())
         .env("LBX_TEST_STANDIN", &setup.images)
         .env("LBX_TEST_WHEELS", &setup.wheels)

@@ -85,8 +85,7 @@ impl Apt {
 
     /// Fetches the packages with all that they depend on, unless that was done before, and says which those are.
     pub(crate) fn download(&self, packages: &[String]) -> Result<Vec<Package>> {
-        let plan = process::text(self.get().args(["--simulate", "install"]).args(packages))?;
-        let mut found = parse_plan(&plan);
+        let mut found = self.plan(packages)?;
         found.sort();
         if !self.offline {
             process::output(self.get().args(["--yes", "--download-only", "install"]).args(packages))?;
@@ -96,6 +95,18 @@ impl Apt {
             return Err(format!("{}: not fetched before", missing.display()).into());
         }
         Ok(found)
+    }
+
+    /// The packages that would be fetched.
+    pub(crate) fn plan(&self, packages: &[String]) -> Result<Vec<Package>> {
+        Ok(parse_plan(&process::text(self.get().args(["--simulate", "install"]).args(packages))?))
+    }
+
+    /// Fetches one package without what it depends on, and returns its files as a tar archive.
+    pub(crate) fn files_of(&self, package: &Package) -> Result<Vec<u8>> {
+        let archives = self.folder.join("cache/archives");
+        process::output(self.get().args(["download", &package.name]).current_dir(archives))?;
+        process::output(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(self.archive(package)))
     }
 
     /// Adds the package's files to the tree, below `usr` where Debian has merged folders.

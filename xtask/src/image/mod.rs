@@ -18,7 +18,7 @@ pub(crate) use self::wheels::python_with_pip;
 use crate::{Result, provision, workspace};
 
 mod bytecode;
-mod debian;
+pub(crate) mod debian;
 mod layer;
 mod layout;
 mod recipe;

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod choice;
+mod claims;
 mod diagnosis;
 mod group;
 mod guarantees;

@@ -58,19 +58,33 @@ const MISSING: &[libc::c_long] =
 /// What a tracer does to the processes that it started. Others are out of its reach by its Landlock domain alone.
 const TRACING: &[libc::c_long] = &[libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
 
+/// What describes files and is not in them, as far as builds do without. Modes and times they cannot do without.
+#[rustfmt::skip]
+const OWNERS_AND_ATTRIBUTES: &[libc::c_long] = &[
+    libc::SYS_fchown, libc::SYS_fchownat, libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr,
+    libc::SYS_removexattr, libc::SYS_lremovexattr, libc::SYS_fremovexattr,
+];
+
+#[cfg(target_arch = "x86_64")]
+const OWNERS_HERE: &[libc::c_long] = &[libc::SYS_chown, libc::SYS_lchown];
+
+#[cfg(not(target_arch = "x86_64"))]
+const OWNERS_HERE: &[libc::c_long] = &[];
+
 /// What a filter is to leave.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reach {
     pub(super) network: Network,
     /// Whether it may trace others, because tracing is how it is isolated.
     pub(super) traces: bool,
-    /// Whether sockets may have names, which are paths: no Landlock domain is asked about those.
-    pub(super) named_sockets: bool,
+    /// Whether paths are those of a root of its own. Elsewhere they are the host's, and a Landlock domain is not asked
+    /// about the names of sockets, nor about owners and attributes.
+    pub(super) own_root: bool,
 }
 
 /// The filter of a command.
 pub(super) fn filter(reach: Reach) -> Filter {
-    let Reach { network, traces, named_sockets } = reach;
+    let Reach { network, traces, own_root } = reach;
     let (denied, missing) = (errno(EPERM), errno(ENOSYS));
     let calls = DENIED.iter().chain(DENIED_HERE).filter(|call| !(traces && TRACING.contains(call)));
     let mut rules: Vec<_> = calls.map(|call| Rule::always(*call, denied)).collect();
@@ -79,7 +93,12 @@ pub(super) fn filter(reach: Reach) -> Filter {
     rules.extend(terminal_input(denied));
     rules.extend(modes(denied));
     rules.extend(personalities(denied));
-    rules.extend(sockets(network, named_sockets));
+    rules.extend(sockets(network, own_root));
+    if !own_root {
+        rules.extend(OWNERS_AND_ATTRIBUTES.iter().chain(OWNERS_HERE).map(|call| Rule::always(*call, denied)));
+        // `setxattrat` and `removexattrat`, of Linux 6.13, and `file_setattr`, of 6.17.
+        rules.extend([463, 466, 469].map(|call| Rule::always(call, missing)));
+    }
     Filter { rules, otherwise: Action::Allow, beyond: Some((NEWEST, missing)), foreign: Action::Kill }
 }
 

@@ -51,7 +51,7 @@ use crate::wire::{self, Report, Request};
 
 /// The filter of a command in a root of its own.
 pub(crate) fn command_filter(network: Network) -> Filter {
-    calls::filter(calls::Reach { network, traces: false, named_sockets: true })
+    calls::filter(calls::Reach { network, traces: false, own_root: true })
 }
 
 /// The caller has closed its end, or its writing side as the order to die. `nix` has no name for it.

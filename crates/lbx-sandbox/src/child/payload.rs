@@ -202,8 +202,8 @@ fn give_pipes(uid: u32, gid: u32) {
 }
 
 fn filter_calls(spec: &Spec, order: &Order) -> Result<(), Failure> {
-    let named_sockets = spec.backend.changes_root();
-    calls::filter(Reach { network: spec.network, traces: order.traces, named_sockets })
+    let own_root = spec.backend.changes_root();
+    calls::filter(Reach { network: spec.network, traces: order.traces, own_root })
         .install()
         .or_fail(Stage::Privileges, || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned())
 }

@@ -59,7 +59,7 @@ fn attempt(probe: &Probe) -> Result<(), Failure> {
         Probe::Filter => {
             no_new_privileges()?;
             let call = || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned();
-            let reach = Reach { network: Network::None, traces: false, named_sockets: false };
+            let reach = Reach { network: Network::None, traces: false, own_root: false };
             calls::filter(reach).install().or_fail(Stage::Privileges, call)
         }
         Probe::Landlock => landlock(),

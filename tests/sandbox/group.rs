@@ -3,22 +3,15 @@
 //!
 //! One test starts it. The others are run in there, each in a group of its own.
 
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use lbx_sandbox::{Backend, End, Keeper, Limits, Reached, Streams};
 
-use crate::attacks::{ATTACKS_VARIABLE, armed, program};
+use crate::attacks::armed;
 use crate::limits::{attack, in_memory};
-use crate::support::{Kind, Rootfs, launcher, run, skip};
-
-/// What emulates a whole machine, slowly, on any CPU and for any user (package qemu-system-x86).
-const EMULATOR: &str = "/usr/bin/qemu-system-x86_64";
-/// Names the kernel for it, which `cargo xtask test` fetches.
-const KERNEL_VARIABLE: &str = "LBX_TEST_KERNEL";
-/// Where the attacks are in there.
-const ATTACKS: &str = "/attacks";
+use crate::machine;
+use crate::support::{Kind, Rootfs, launcher, run};
 
 /// Each test, with the user that it is run as and who owns its group; and who else is in the group.
 const TESTS: [&str; 7] = [
@@ -31,112 +24,24 @@ const TESTS: [&str; 7] = [
     "a_group_of_another_user_is_not_touched 1000 0 alone",
 ];
 
-/// The first process in there. Says the last words when all tests have passed.
-const INIT: &str = r#"#!/bin/sh
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin ATTACKS
-mount -t proc proc /proc && mount -t devtmpfs none /dev && mount -t tmpfs -o mode=1777 tmpfs /tmp || exit
+/// Runs them, and says the last words when all have passed.
+const SCRIPT: &str = r#"
 mount -t cgroup2 none /sys/fs/cgroup && echo "+memory +pids" > /sys/fs/cgroup/cgroup.subtree_control || exit
 try() {
     group=/sys/fs/cgroup/$1
     mkdir $group && chown -R $3 $group
     [ $4 = alone ] || { sleep 1000 & echo $! > $group/cgroup.procs; }
-    sh -c 'echo $$ > $0/cgroup.procs && exec SETPRIV --reuid $2 --clear-groups "$3" --exact group::$1 --ignored' \
-        $group $1 $2 "PROGRAM" 2>&1
+    sh -c 'echo $$ > $0/cgroup.procs && exec $SETPRIV --reuid $2 --clear-groups $PROGRAM --exact group::$1 --ignored' \
+        $group $1 $2 2>&1
 }
 TESTS echo "all of them passed"
-echo o > /proc/sysrq-trigger
-sleep 1000
 "#;
 
 #[test]
 fn control_groups_hold_all_processes_together_to_the_limits() {
-    let (Some(kernel), true) = (kernel(), Path::new(EMULATOR).exists()) else {
-        skip("there is no kernel, or nothing to run it in (package qemu-system-x86)");
-        return;
-    };
-    let Some(files) = InitialFiles::new() else { return };
-    let ran = Command::new(EMULATOR)
-        .args(["-accel", "tcg", "-smp", "2", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot"])
-        .args(["-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1"])
-        .arg("-kernel")
-        .arg(kernel)
-        .arg("-initrd")
-        .arg(files.archive())
-        .stdin(Stdio::null())
-        .output()
-        .expect("the emulator starts");
-    let said = String::from_utf8_lossy(&ran.stdout).replace('\r', "");
-    assert!(said.contains("\nall of them passed"), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));
-}
-
-#[expect(clippy::disallowed_methods, reason = "set by `cargo xtask test`, read where it is needed")]
-fn kernel() -> Option<PathBuf> {
-    std::env::var_os(KERNEL_VARIABLE).map(PathBuf::from)
-}
-
-/// All files that there are in there.
-struct InitialFiles(tempfile::TempDir);
-
-impl InitialFiles {
-    fn new() -> Option<Self> {
-        let attacks = program()?;
-        let files = Self(tempfile::TempDir::with_prefix("lbx-kernel-").expect("a directory"));
-        for folder in ["bin", "dev", "proc", "sys/fs/cgroup", "tmp"] {
-            fs_err::create_dir_all(files.place(folder)).expect("a directory");
-        }
-        let own = std::env::current_exe().expect("this program");
-        let setpriv = Path::new("/usr/bin/setpriv");
-        for program in [&own, Path::new(env!("CARGO_BIN_EXE_sandbox-launcher")), setpriv] {
-            files.add(program);
-        }
-        for applet in ["busybox", "sh", "mount", "mkdir", "chown", "sleep"] {
-            let path = files.place("bin").join(applet);
-            if applet == "busybox" {
-                fs_err::copy("/bin/busybox", path).expect("busybox");
-            } else {
-                symlink("busybox", path).expect("a link");
-            }
-        }
-        files.copy(&attacks.join("attack"), &Path::new(ATTACKS).join("attack"));
-        let tests = TESTS.map(|test| format!("try {test} && ")).concat();
-        let init = INIT
-            .replace("PROGRAM", &own.to_string_lossy())
-            .replace("SETPRIV", &setpriv.to_string_lossy())
-            .replace("ATTACKS", &format!("{ATTACKS_VARIABLE}={ATTACKS}"))
-            .replace("TESTS", &tests);
-        fs_err::write(files.place("init"), init).expect("a script");
-        Some(files)
-    }
-
-    fn place(&self, path: impl AsRef<Path>) -> PathBuf {
-        let path = path.as_ref();
-        self.0.path().join("root").join(path.strip_prefix("/").unwrap_or(path))
-    }
-
-    fn copy(&self, from: &Path, to: &Path) {
-        let to = self.place(to);
-        fs_err::create_dir_all(to.parent().expect("a folder")).expect("a directory");
-        fs_err::copy(from, to).expect("a file");
-    }
-
-    /// A program, at its own place, with its loader and its libraries.
-    fn add(&self, program: &Path) {
-        let listed = Command::new("ldd").arg(program).output().expect("the C library's tool");
-        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-        let libraries = listed.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
-        for file in libraries.chain([program]) {
-            self.copy(file, file);
-        }
-    }
-
-    /// As the kernel unpacks them: all root's, and open to others whatever the umask is here.
-    fn archive(&self) -> PathBuf {
-        let script = "chmod -R a+rX . && chmod a+x init bin/busybox && find . | busybox cpio -o -H newc -R 0:0 > ../files";
-        let packed = Command::new("sh").args(["-ec", script]).current_dir(self.place("")).output();
-        let packed = packed.expect("a shell");
-        assert!(packed.status.success(), "{packed:?}");
-        self.0.path().join("files")
-    }
+    let tests = TESTS.map(|test| format!("try {test} && ")).concat();
+    let Some(said) = machine::run(&SCRIPT.replace("TESTS", &tests)) else { return };
+    assert!(said.contains("\nall of them passed"), "{said}");
 }
 
 /// The roots to run in there, where all is slow: in a namespace and outside. What a group does is the same in all.

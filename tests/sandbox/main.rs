@@ -13,5 +13,6 @@ mod hostile;
 mod kernel;
 mod lifetime;
 mod limits;
+mod machine;
 mod support;
 mod views;

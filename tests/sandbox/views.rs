@@ -1,6 +1,6 @@
 //! What the command sees: layers, devices, files, binds.
 
-use lbx_sandbox::{Access, Bind, Error, File, Root, Tmpfs};
+use lbx_sandbox::{Access, Backend, Bind, Error, File, Root, Tmpfs};
 use std::os::unix::fs::symlink;
 
 use crate::support::{Kind, everywhere, namespaced, output, run, try_run};
@@ -228,5 +228,76 @@ fn what_is_in_a_writable_directory_can_be_changed_in_every_backend() {
                 root.backend
             );
         }
+    }
+}
+
+/// A root that was kept shows the next command what a new one shows, whatever the one before did.
+#[test]
+fn a_root_that_is_kept_is_as_good_as_new() {
+    use std::os::unix::fs::MetadataExt;
+    const LOOK: &str = "busybox find / | busybox sort; cat /etc/passwd /etc/image";
+    for root in everywhere().iter().filter(|root| root.backend == Backend::Chroot) {
+        fs_err::create_dir_all(root.base().join("lbx/in/of-the-image")).expect("a directory");
+        std::os::unix::fs::symlink("/etc", root.base().join("srv")).expect("a link");
+        let kept = root.dir.path().join("kept");
+        let (shared, scratch) = (root.layer(1), root.layer(2));
+        fs_err::write(shared.join("f"), "f\n").expect("a file");
+        let run_with = |script: &str, target: &str| {
+            let mut spec = root.shell(script);
+            spec.binds.push(Bind { source: shared.clone(), target: target.into(), access: Access::ReadOnly });
+            spec.files.push(file("/srv/own/file", "x"));
+            (spec.kept, spec.scratch) = (Some(kept.clone()), Some(scratch.clone()));
+            run(&spec).stdout
+        };
+        let before = run_with(LOOK, "/lbx/in");
+        let inode = || fs_err::metadata(&kept).expect("it is kept").ino();
+        let first = inode();
+        let script = "cd /tmp && busybox mkdir -p a/b && echo x > a/b/c && busybox chmod 0 a/b
+            echo x > /dev/shm/x; busybox ln -s /etc /home/lbx/etc; echo x >> /etc/passwd; echo x > /etc/new";
+        run_with(script, "/lbx/out");
+        assert_eq!(
+            fs_err::read_to_string(kept.join("etc/passwd")).expect("the image's"),
+            "root:x:0:0::/root:/bin/sh\n"
+        );
+        assert!(kept.join("lbx/in/of-the-image").is_dir() && kept.join("srv").is_symlink());
+        assert!(!kept.join("lbx/out").exists() && !kept.join("home").exists());
+        assert_eq!(run_with(LOOK, "/lbx/in"), before);
+        assert_eq!(inode(), first, "it is the same one, and none was built anew");
+    }
+}
+
+#[test]
+fn two_runs_at_once_have_a_root_each_and_one_is_kept() {
+    for root in everywhere().iter().filter(|root| root.backend == Backend::Chroot) {
+        let kept = root.dir.path().join("kept");
+        let run_both = || {
+            let both = [1, 2].map(|number| {
+                let mut spec = root.shell("echo mine > /tmp/file; sleep 0.3; cat /tmp/file; echo /tmp/*");
+                (spec.kept, spec.scratch) = (Some(kept.clone()), Some(root.layer(number)));
+                std::thread::spawn(move || run(&spec).stdout)
+            });
+            both.map(|run| run.join().expect("it runs"))
+        };
+        for _ in 0..2 {
+            assert_eq!(run_both(), ["mine\n/tmp/file\n", "mine\n/tmp/file\n"]);
+            assert!(kept.join("bin/busybox").exists());
+        }
+    }
+}
+
+/// Modes that let everybody write are the image's; where its files are not mounted, nobody's domain may hold the command.
+#[test]
+fn a_directory_of_the_image_that_everybody_may_write_is_read_only_in_every_root() {
+    use std::os::unix::fs::PermissionsExt;
+    let landlock = [(444, libc::ENOSYS)];
+    for root in everywhere().into_iter().filter(|root| root.backend.changes_root()) {
+        let open = root.base().join("usr/open");
+        fs_err::create_dir(&open).expect("a directory");
+        fs_err::set_permissions(&open, PermissionsExt::from_mode(0o777)).expect("mode");
+        let code = crate::kernel::without(&landlock, move || {
+            let output = run(&root.shell("echo x > /usr/open/x"));
+            (root.backend, output.code())
+        });
+        assert_ne!(code.1, 0, "{}", code.0);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lbx_image::{Image, Scratch, Store};
 use lbx_plan::ImageChoice;
-use lbx_sandbox::{Chosen, Spec};
+use lbx_sandbox::{Chosen, Root, Spec};
 
 use crate::cancel::Cancel;
 use crate::engine::{Host, PullRequest};
@@ -62,6 +62,10 @@ impl Site {
             let directory = self.scratch.path("root");
             fs_err::create_dir(&directory)?;
             spec.scratch = Some(directory);
+            if let Root::Tree(tree) = &spec.root {
+                // It goes with the tree. The number is for another layout of what is kept.
+                spec.kept = Some(tree.with_file_name("root-1"));
+            }
         }
         Ok(spec)
     }

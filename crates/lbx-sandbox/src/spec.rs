@@ -51,6 +51,9 @@ pub struct Spec {
     /// A directory of the caller's for a root that is not mounted but made, best on the file system of the image. What
     /// is left in it is the caller's to remove.
     pub scratch: Option<PathBuf>,
+    /// A name on the file system of the image, of the caller's and next to nothing else's, where a root that took long
+    /// to make is kept for the next run with the same [`Root::Tree`]. Whoever removes the tree removes it too.
+    pub kept: Option<PathBuf>,
     /// The folders of the host in which programs are found that a backend needs. [`Launcher`](crate::Launcher) fills
     /// it.
     pub(crate) path: Vec<PathBuf>,
@@ -147,6 +150,7 @@ impl Spec {
             terminal: false,
             backend: Backend::default(),
             scratch: None,
+            kept: None,
             path: Vec::new(),
             limits: Limits::default(),
         }

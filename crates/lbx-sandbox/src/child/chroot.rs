@@ -8,7 +8,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, makedev, mkdirat, mknodat};
 use nix::unistd::{Gid, Uid, chdir, chroot, fchdir, symlinkat};
 
@@ -71,9 +71,8 @@ struct Lodging {
 
 impl Lodging {
     fn furnish(spec: &Spec) -> Result<Self, Failure> {
-        let house = House::build(spec)?;
-        devices(&house.root)?;
-        let mut lodging = Self { house, loans: Vec::new() };
+        let mut lodging = Self { house: House::build(spec, spec.kept.as_deref())?, loans: Vec::new() };
+        devices(&lodging.house.directory("/dev", Stage::Devices)?)?;
         for tmpfs in &spec.tmpfs {
             let place = lodging.house.directory(&tmpfs.target, Stage::Tmpfs)?;
             give(&place, &tmpfs.target, tmpfs.mode, spec, Stage::Tmpfs)?;
@@ -139,22 +138,20 @@ fn give(place: &OwnedFd, target: &str, mode: u32, spec: &Spec, stage: Stage) -> 
 }
 
 /// Device nodes of our own, which the root user of a container may make. `/dev/shm` is a directory.
-fn devices(root: &OwnedFd) -> Result<(), Failure> {
+fn devices(dev: &OwnedFd) -> Result<(), Failure> {
     let stage = Stage::Devices;
-    let dev = openat(root, "dev", PLACE | OFlag::O_DIRECTORY, Mode::empty())
-        .or_fail(stage, || "openat(\"dev\")".to_owned())?;
     for (name, major, minor) in DEVICES {
         let mode = Mode::from_bits_truncate(0o666);
-        mknodat(&dev, name, SFlag::S_IFCHR, mode, makedev(major, minor))
+        mknodat(dev, name, SFlag::S_IFCHR, mode, makedev(major, minor))
             .or_fail(stage, || format!("mknodat({name:?}, S_IFCHR, {major}:{minor})"))?;
-        fchmodat(&dev, name, mode, FchmodatFlags::FollowSymlink)
+        fchmodat(dev, name, mode, FchmodatFlags::FollowSymlink)
             .or_fail(stage, || format!("fchmodat({name:?})"))?;
     }
     for (name, destination) in LINKS {
-        symlinkat(destination, &dev, name)
+        symlinkat(destination, dev, name)
             .or_fail(stage, || format!("symlinkat({destination:?}, {name:?})"))?;
     }
-    mkdirat(&dev, "shm", Mode::empty()).or_fail(stage, || "mkdirat(\"shm\")".to_owned())?;
-    fchmodat(&dev, "shm", Mode::from_bits_truncate(0o1777), FchmodatFlags::FollowSymlink)
+    mkdirat(dev, "shm", Mode::empty()).or_fail(stage, || "mkdirat(\"shm\")".to_owned())?;
+    fchmodat(dev, "shm", Mode::from_bits_truncate(0o1777), FchmodatFlags::FollowSymlink)
         .or_fail(stage, || "fchmodat(\"shm\", 01777)".to_owned())
 }

@@ -50,7 +50,8 @@ impl Plot<'_> {
                 Err(Failure::new(stage, call("mkdirat"), Errno::ENAMETOOLONG))
             }
             libc::S_IFDIR => {
-                let mode = Mode::from_bits_truncate(stat.st_mode & 0o777 | 0o755);
+                // Also where everybody may write to it in the image: the root is read-only.
+                let mode = Mode::from_bits_truncate(0o755);
                 mkdirat(to, name, mode).or_fail(stage, || call("mkdirat"))?;
                 let below = openat(to, name, PLACE | OFlag::O_DIRECTORY, Mode::empty())
                     .or_fail(stage, || call("openat"))?;

@@ -1,11 +1,14 @@
 //! A root directory without mounts, in the scratch space of a run: the image as a tree of hard links, and places in it
 //! that are the run's own, whatever the image has there. What the places are for is left to the backends.
+//!
+//! Thousands of links take longer than many a command. A root that no command could write to but in the run's own places
+//! is kept: these are taken out again, what the image had there is put back, and the next run begins with it.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::unistd::{UnlinkatFlags, mkdtemp, unlinkat};
 
@@ -15,15 +18,34 @@ use super::root::write_file;
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::{File, Root, Spec};
 
-/// See the module. It goes away with this value.
+/// See the module. It goes away with this value, or to where it is kept.
 pub(super) struct House {
     pub(super) path: PathBuf,
     pub(super) root: OwnedFd,
+    keeping: Option<Keeping>,
+}
+
+/// What it takes to have a root as it was before the run.
+struct Keeping {
+    /// Where it goes then.
+    place: PathBuf,
+    /// What the image has where places of the run are; afterwards also these.
+    aside: OwnedFd,
+    changes: Vec<Change>,
+}
+
+/// A place of the run.
+struct Change {
+    at: OwnedFd,
+    name: String,
+    /// Whether the image has something there.
+    hides: bool,
 }
 
 impl House {
-    /// A house of the image's files, without its /proc, /dev and /sys, of which the command sees its own.
-    pub(super) fn build(spec: &Spec) -> Result<Self, Failure> {
+    /// A house of the image's files, without its /proc, /dev and /sys, of which the command sees its own. With `keep`,
+    /// the one that an earlier run has left there, if there is one; and it is left there again.
+    pub(super) fn build(spec: &Spec, keep: Option<&Path>) -> Result<Self, Failure> {
         let stage = Stage::Root;
         let refused = |what: &str| Failure::new(stage, what.to_owned(), Errno::EOPNOTSUPP);
         let Root::Tree(tree) = &spec.root else { return Err(refused("a root of layers without mounts")) };
@@ -31,24 +53,31 @@ impl House {
             .scratch
             .as_ref()
             .ok_or_else(|| refused("a root without mounts and without scratch space"))?;
-        let call = |path: &std::path::Path| format!("open({path:?}, O_DIRECTORY)");
-        let tree = open(tree, PLACE | OFlag::O_DIRECTORY, Mode::empty()).or_fail(stage, || call(tree))?;
-        let template = scratch.join("root-XXXXXX");
-        let path = mkdtemp(&template).or_fail(stage, || format!("mkdtemp({template:?})"))?;
-        let root = open(&path, PLACE | OFlag::O_DIRECTORY, Mode::empty()).or_fail(stage, || call(&path))?;
-        let house = Self { path, root };
-        let open_to_all = Mode::from_bits_truncate(0o755);
-        fchmodat(&house.root, ".", open_to_all, FchmodatFlags::FollowSymlink)
-            .or_fail(stage, || "fchmodat(root, 0755)".to_owned())?;
-        farm::grow(&tree, &house.root, stage, &|name| matches!(name, "proc" | "dev" | "sys"))?;
-        for name in ["proc", "dev", "sys"] {
-            mkdirat(&house.root, name, open_to_all).or_fail(stage, || format!("mkdirat({name:?})"))?;
+        let path = made(&scratch.join("root-XXXXXX"))?;
+        // In place of the empty directory. Whatever keeps it from coming, another one can be built.
+        let is_built = keep.is_some_and(|keep| fs_err::rename(keep, &path).is_ok());
+        let keeping = keep.map(|keep| Keeping::new(keep, scratch)).transpose()?;
+        let house = Self { root: directory(&path)?, path, keeping };
+        if !is_built {
+            house.furnish(&directory(tree)?)?;
         }
         Ok(house)
     }
 
+    fn furnish(&self, tree: &OwnedFd) -> Result<(), Failure> {
+        let stage = Stage::Root;
+        let open_to_all = Mode::from_bits_truncate(0o755);
+        fchmodat(&self.root, ".", open_to_all, FchmodatFlags::FollowSymlink)
+            .or_fail(stage, || "fchmodat(root, 0755)".to_owned())?;
+        farm::grow(tree, &self.root, stage, &|name| matches!(name, "proc" | "dev" | "sys"))?;
+        for name in ["proc", "dev", "sys"] {
+            mkdirat(&self.root, name, open_to_all).or_fail(stage, || format!("mkdirat({name:?})"))?;
+        }
+        Ok(())
+    }
+
     /// An empty directory of ours at a target, whatever the image has there.
-    pub(super) fn directory(&self, target: &str, stage: Stage) -> Result<OwnedFd, Failure> {
+    pub(super) fn directory(&mut self, target: &str, stage: Stage) -> Result<OwnedFd, Failure> {
         let (at, name) = self.free(target, stage)?;
         let call = || format!("mkdirat({target:?})");
         mkdirat(&at, name, Mode::from_bits_truncate(0o755)).or_fail(stage, call)?;
@@ -56,25 +85,25 @@ impl House {
     }
 
     /// Writes a file of the run, whatever the image has there.
-    pub(super) fn write(&self, file: &File) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, file: &File) -> Result<(), Failure> {
         let (at, name) = self.free(&file.target, Stage::Files)?;
         write_file(&at, name, file)
     }
 
     /// Where a target is to be made: its directory, and its name there, which is free.
     pub(super) fn free<'target>(
-        &self,
+        &mut self,
         target: &'target str,
         stage: Stage,
     ) -> Result<(OwnedFd, &'target str), Failure> {
         let (directory, name) = target.rsplit_once('/').unwrap_or(("", target));
         let at = self.enter(directory, stage)?;
-        remove(&at, name, stage)?;
+        self.clear(&at, name, stage)?;
         Ok((at, name))
     }
 
     /// The directory of a path. What is no directory on the way gives way to one.
-    fn enter(&self, path: &str, stage: Stage) -> Result<OwnedFd, Failure> {
+    fn enter(&mut self, path: &str, stage: Stage) -> Result<OwnedFd, Failure> {
         let call = || format!("openat(root, {path:?}, O_NOFOLLOW)");
         let mut here = self.root.try_clone().or_fail(stage, call)?;
         for name in path.split('/').filter(|name| !name.is_empty()) {
@@ -82,7 +111,7 @@ impl House {
             here = match openat(&here, name, flags, Mode::empty()) {
                 Ok(below) => below,
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
-                    remove(&here, name, stage)?;
+                    self.clear(&here, name, stage)?;
                     mkdirat(&here, name, Mode::from_bits_truncate(0o755)).or_fail(stage, call)?;
                     openat(&here, name, flags, Mode::empty()).or_fail(stage, call)?
                 }
@@ -93,14 +122,78 @@ impl House {
     }
 }
 
-impl Drop for House {
-    fn drop(&mut self) {
-        // The scratch directory is the caller's, who removes it in any case.
-        let _ = fs_err::remove_dir_all(&self.path);
+impl House {
+    /// Makes a name free.
+    fn clear(&mut self, at: &OwnedFd, name: &str, stage: Stage) -> Result<(), Failure> {
+        match &mut self.keeping {
+            Some(keeping) => keeping.hide(at, name).or_fail(stage, || format!("renameat({name:?})")),
+            None => remove(at, name, stage),
+        }
     }
 }
 
-/// Makes a name free.
+impl Keeping {
+    fn new(place: &Path, scratch: &Path) -> Result<Self, Failure> {
+        let aside = directory(&made(&scratch.join("aside-XXXXXX"))?)?;
+        Ok(Self { place: place.to_owned(), aside, changes: Vec::new() })
+    }
+
+    fn hide(&mut self, at: &OwnedFd, name: &str) -> nix::Result<()> {
+        let own = at.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+        let hides = match renameat(at, name, &self.aside, hidden(self.changes.len()).as_str()) {
+            Ok(()) => true,
+            Err(Errno::ENOENT) => false,
+            Err(errno) => return Err(errno),
+        };
+        self.changes.push(Change { at: own, name: name.to_owned(), hides });
+        Ok(())
+    }
+
+    /// Takes out what the run had, last first, and puts back what the image has. What is taken out goes nowhere: only
+    /// who removes the scratch directory looks into it.
+    fn restore(&self) -> nix::Result<()> {
+        for (number, change) in self.changes.iter().enumerate().rev() {
+            match renameat(&change.at, change.name.as_str(), &self.aside, format!("run-{number}").as_str()) {
+                // Of some places, the run had no use.
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+            if change.hides {
+                renameat(&self.aside, hidden(number).as_str(), &change.at, change.name.as_str())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn hidden(number: usize) -> String {
+    format!("image-{number}")
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        let is_kept = self.keeping.as_ref().is_some_and(|keeping| {
+            // Where another run has left one, that one will do.
+            keeping.restore().is_ok() && fs_err::rename(&self.path, &keeping.place).is_ok()
+        });
+        if !is_kept {
+            // The scratch directory is the caller's, who removes it in any case.
+            let _ = fs_err::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// A directory with a new name.
+fn made(template: &Path) -> Result<PathBuf, Failure> {
+    mkdtemp(template).or_fail(Stage::Root, || format!("mkdtemp({template:?})"))
+}
+
+fn directory(path: &Path) -> Result<OwnedFd, Failure> {
+    open(path, PLACE | OFlag::O_DIRECTORY, Mode::empty())
+        .or_fail(Stage::Root, || format!("open({path:?}, O_DIRECTORY)"))
+}
+
+/// Removes what has a name.
 fn remove(at: &OwnedFd, name: &str, stage: Stage) -> Result<(), Failure> {
     match unlinkat(at, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),

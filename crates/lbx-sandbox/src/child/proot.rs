@@ -67,7 +67,7 @@ struct Workshop {
 impl Workshop {
     fn new(spec: &Spec) -> Result<Self, Failure> {
         let stage = Stage::Root;
-        let house = House::build(spec)?;
+        let house = House::build(spec, None)?;
         // Without room for it there would be no house.
         let template =
             spec.scratch.as_ref().map_or_else(PathBuf::new, |scratch| scratch.join("proot-XXXXXX"));

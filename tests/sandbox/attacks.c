@@ -7,6 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -193,6 +196,60 @@ static int smuggle_in(const char *name) {
     struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     if (recvmsg(here, &message, 0) < 1 || !CMSG_FIRSTHDR(&message)) return refused();
     return outcome(openat(*(int *)CMSG_DATA(CMSG_FIRSTHDR(&message)), "secret", O_RDONLY));
+}
+
+// The network.
+
+static struct sockaddr_in loopback(const char *port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return address;
+}
+
+// Not an attack: asks the server at this port of loopback, and prints its answer. Twice, the second time without
+// waiting for the connection.
+static int ask_server(const char *port) {
+    struct sockaddr_in address = loopback(port);
+    for (int flags = 0; flags <= SOCK_NONBLOCK; flags += SOCK_NONBLOCK) {
+        int here = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0), one = 1;
+        if (here < 0 || setsockopt(here, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) < 0) return refused();
+        if (connect(here, (void *)&address, sizeof address) < 0 && errno != EINPROGRESS) return refused();
+        struct pollfd ready = {here, POLLOUT, 0};
+        char answer[64];
+        if (poll(&ready, 1, 5000) < 1 || write(here, "hello\n", 6) < 6) return refused();
+        ready.events = POLLIN;
+        ssize_t length = poll(&ready, 1, 5000) < 1 ? -1 : read(here, answer, sizeof answer);
+        if (length < 0) return refused();
+        if (!(fcntl(here, F_GETFD) & FD_CLOEXEC) || !(fcntl(here, F_GETFL) & O_NONBLOCK) != !flags) return 3;
+        printf("%.*s", (int)length, answer);
+        close(here);
+    }
+    return 0;
+}
+
+// Tries to get a word to a port of this machine that is not the one that is served, in every way there is, and says
+// which seemed to work. Whether it did, who listens there knows.
+static int reach_port(const char *port) {
+    struct sockaddr_in address = loopback(port), found;
+    struct sockaddr_in6 address6 = {.sin6_family = AF_INET6, .sin6_port = address.sin_port, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    int worked = 0, protocols[] = {0, IPPROTO_TCP, 262};
+    for (int i = 0; i < 3; i++) {
+        int here = socket(AF_INET, SOCK_STREAM, protocols[i]);
+        struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+        connect(here, &nowhere, sizeof nowhere);
+        if (sendto(here, "fast\n", 5, MSG_FASTOPEN | MSG_NOSIGNAL, (void *)&address, sizeof address) < 0)
+            connect(here, (void *)&address, sizeof address);
+        socklen_t length = sizeof found;
+        if (getpeername(here, (void *)&found, &length) == 0 && found.sin_port == address.sin_port) worked |= 1;
+        send(here, "tcp\n", 4, MSG_NOSIGNAL);
+    }
+    int datagrams = socket(AF_INET, SOCK_DGRAM, 0);
+    worked |= (sendto(datagrams, "udp\n", 4, 0, (void *)&address, sizeof address) == 4) << 1;
+    int here6 = socket(AF_INET6, SOCK_STREAM, 0);
+    worked |= (connect(here6, (void *)&address6, sizeof address6) == 0) << 2;
+    send(here6, "six\n", 4, MSG_NOSIGNAL);
+    printf("%d\n", worked);
+    return 0;
 }
 
 static int signal_process(const char *pid) { return outcome(kill(atoi(pid), SIGKILL)); }
@@ -393,6 +450,16 @@ static int fill_disk(const char *folder) {
     return 0;
 }
 
+// Sockets, until there are no more to be had.
+static int socket_flood(void) {
+    for (int i = 0; i < 100000; i++)
+        if (socket(AF_INET, SOCK_STREAM, 0) < 0) {
+            printf("%s\n", strerrorname_np(errno));
+            return 0;
+        }
+    return 1;
+}
+
 static int open_files(void) {
     for (int i = 0; i < 500; i++)
         if (open("/dev/null", O_RDONLY) < 0) return refused();
@@ -475,6 +542,7 @@ static const struct attack attacks[] = {
     ATTACK(memory_hog),
     ATTACK(memory_hogs),
     ATTACK(open_files),
+    ATTACK(socket_flood),
     ATTACK(reserve_addresses),
     ATTACK(io_uring),
     ATTACK(fault_handler),
@@ -502,6 +570,8 @@ static const struct attack_on attacks_on[] = {
     ATTACK(change_host_folder),
     ATTACK(change_host_mode),
     ATTACK(read_secrets_of),
+    ATTACK(ask_server),
+    ATTACK(reach_port),
     ATTACK(fork_bomb),
     ATTACK(fill_disk),
 };

@@ -19,10 +19,16 @@ pub(crate) fn without<T: Send + 'static>(
     calls: &[(libc::c_long, i32)],
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
-    let refuse = |(call, errno): &(libc::c_long, i32)| {
-        Rule::always(*call, Action::Errno(u16::try_from(*errno).expect("an errno")))
-    };
-    let rules = calls.iter().map(refuse).collect();
+    let refuse = |(call, errno): &(libc::c_long, i32)| Rule::always(*call, error(*errno));
+    under(calls.iter().map(refuse).collect(), work)
+}
+
+pub(crate) fn error(errno: i32) -> Action {
+    Action::Errno(u16::try_from(errno).expect("an errno"))
+}
+
+/// Runs `work` on a thread where these rules hold for system calls.
+pub(crate) fn under<T: Send + 'static>(rules: Vec<Rule>, work: impl FnOnce() -> T + Send + 'static) -> T {
     let filter = Filter { rules, otherwise: Action::Allow, beyond: None, foreign: Action::Allow };
     std::thread::spawn(move || {
         nix::sys::prctl::set_no_new_privs().expect("allowed to everybody");

@@ -14,5 +14,6 @@ mod kernel;
 mod lifetime;
 mod limits;
 mod machine;
+mod served;
 mod support;
 mod views;

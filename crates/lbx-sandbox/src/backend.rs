@@ -46,7 +46,7 @@ pub struct Claims {
     pub files_hidden: bool,
     /// Files of the host other than the outputs cannot be written.
     pub files_unwritable: bool,
-    /// Without [`Network::Host`](crate::Network::Host), nothing can be sent anywhere.
+    /// Without [`Network::Host`](crate::Network::Host), nothing can be sent anywhere but to what the caller serves.
     pub network_off: bool,
     /// Processes outside cannot be seen.
     pub processes_hidden: bool,

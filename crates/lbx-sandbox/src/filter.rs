@@ -4,6 +4,7 @@
 //! the table of another one is answered by [`Filter::foreign`].
 
 use std::io;
+use std::os::fd::OwnedFd;
 
 use crate::syscalls;
 
@@ -16,6 +17,8 @@ pub enum Action {
     Errno(u16),
     /// The process is killed.
     Kill,
+    /// Whoever listens to the filter answers in the kernel's place.
+    Ask,
 }
 
 /// How an argument is compared, as unsigned 64-bit numbers.
@@ -118,10 +121,15 @@ impl Filter {
         Ok(syscalls::install_filter(&program)?)
     }
 
+    /// The same, and returns what hears of each call that is asked about.
+    pub(crate) fn install_and_listen(&self) -> io::Result<OwnedFd> {
+        let program = self.compile().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(syscalls::install_filter_and_listen(&program)?)
+    }
+
     /// The filter that a command gets that has no network, in a root of its own.
     pub fn of_a_command() -> Self {
-        let network = crate::spec::Network::None;
-        crate::child::command_filter(network)
+        crate::child::command_filter()
     }
 
     /// The program as other programs take it, such as bubblewrap's `--seccomp`; `None` as for [`Filter::compile`].
@@ -318,6 +326,7 @@ const fn give(action: Action) -> Instruction {
         Action::Allow => libc::SECCOMP_RET_ALLOW,
         Action::Errno(errno) => libc::SECCOMP_RET_ERRNO | errno as u32,
         Action::Kill => libc::SECCOMP_RET_KILL_PROCESS,
+        Action::Ask => libc::SECCOMP_RET_USER_NOTIF,
     };
     Instruction { code: RETURN, if_true: 0, if_false: 0, value }
 }
@@ -415,7 +424,12 @@ mod tests {
     }
 
     fn some_action() -> impl Strategy<Value = Action> {
-        prop_oneof![Just(Action::Allow), (1_u16..200).prop_map(Action::Errno), Just(Action::Kill)]
+        prop_oneof![
+            Just(Action::Allow),
+            Just(Action::Ask),
+            (1_u16..200).prop_map(Action::Errno),
+            Just(Action::Kill)
+        ]
     }
 
     fn some_condition() -> impl Strategy<Value = Condition> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, PipeReader, PipeWriter};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use crate::error::{Error, Failure, NO_ERROR, Stage};
 use crate::group::Group;
 use crate::limits::{Limits, Reached};
 use crate::spec::{File, Network, Root, Spec};
-use crate::wire::{self, Probe, Report, Request, Setting};
+use crate::wire::{self, Outside, Probe, Report, Request, Setting};
 
 /// A host file that is copied into the sandbox is read up to this size; real ones are far smaller.
 const MAX_HOST_FILE: u64 = 1024 * 1024;
@@ -221,12 +222,23 @@ impl Launcher {
         fs_err::create_dir(&tree).map_err(|e| launch("cannot make a root", e))?;
         let mut spec = Spec::new(Root::Tree(tree), ["self-test"]);
         (spec.backend, spec.scratch) = (backend, Some(directory.0.clone()));
-        let outside = i32::try_from(std::process::id()).unwrap_or(1);
+        let (served, other) = (listen()?, listen()?);
+        spec.network = Network::Served(port(&served)?);
+        let outside =
+            Outside { process: i32::try_from(std::process::id()).unwrap_or(1), port: port(&other)? };
         let request = self.packed(&spec, |spec, sizes| Request::Test { spec, sizes, outside })?;
         let mut running = self.begin(Streams::default(), String::new())?;
         running.tell(&request)?;
-        let report = running.receive_report()?;
+        // Held until the end, for what the test connects to.
+        let mut inside = Vec::new();
+        let report = loop {
+            match running.receive()? {
+                Some((Report::Listening, descriptors)) => inside = descriptors,
+                other => break other.map(|(report, _)| report),
+            }
+        };
         let status = running.reap()?;
+        drop((inside, served, other));
         match report {
             Some(Report::Tested(claims)) => Ok(claims),
             Some(Report::Failed(failure)) => Err(running.error(failure)),
@@ -423,10 +435,32 @@ impl Running {
         self.group.as_ref().and_then(Group::reached)
     }
 
-    fn receive_report(&self) -> Result<Option<Report>, Error> {
+    /// The socket that the command's connections come to, when its network is [`Network::Served`]; nothing when they
+    /// come to the caller's own. To be asked for once, before [`Running::wait`]; blocks until the sandbox stands.
+    pub fn listener(&mut self) -> Result<Option<TcpListener>, Error> {
+        match self.receive()? {
+            Some((Report::Listening, mut descriptors)) => Ok(descriptors.pop().map(TcpListener::from)),
+            Some((Report::Failed(failure), _)) => {
+                self.reap()?;
+                Err(self.explain(failure))
+            }
+            Some(_) | None => Err(Error::Killed { status: self.reap()?.to_string() }),
+        }
+    }
+
+    fn receive(&self) -> Result<Option<(Report, Vec<OwnedFd>)>, Error> {
         let received = wire::receive::<Report>(self.socket.as_fd());
-        let report = received.map_err(|e| launch("cannot receive the sandbox child's report", e))?;
-        Ok(report.map(|(report, _)| report))
+        received.map_err(|e| launch("cannot receive the sandbox child's report", e))
+    }
+
+    fn receive_report(&self) -> Result<Option<Report>, Error> {
+        loop {
+            match self.receive()?.map(|(report, _)| report) {
+                // Nobody has asked for it.
+                Some(Report::Listening) => {}
+                report => return Ok(report),
+            }
+        }
     }
 
     fn reap(&mut self) -> Result<ExitStatus, Error> {
@@ -497,6 +531,16 @@ fn launch(action: impl Into<String>, source: impl Into<io::Error>) -> Error {
     Error::Launch { action: action.into(), source: source.into() }
 }
 
+/// A port of this machine that nobody else has.
+fn listen() -> Result<TcpListener, Error> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|e| launch("cannot listen on 127.0.0.1", e))
+}
+
+fn port(listener: &TcpListener) -> Result<u16, Error> {
+    let address = listener.local_addr().map_err(|e| launch("cannot ask for the port of a socket", e))?;
+    Ok(address.port())
+}
+
 /// An error with what the system said, in one line.
 fn in_full(error: &Error) -> String {
     match error {
@@ -561,7 +605,7 @@ fn add_generated_files(spec: &mut Spec) {
     let group = format!("lbx:x:{gid}:\nnogroup:x:65534:\n");
     let local = format!("127.0.0.1 localhost {name}\n::1 localhost\n");
     let (hosts, resolv) = match spec.network {
-        Network::None => (local.into_bytes(), Vec::new()),
+        Network::None | Network::Served(_) => (local.into_bytes(), Vec::new()),
         Network::Host => (
             host_file("/etc/hosts").unwrap_or_else(|| local.into_bytes()),
             host_file("/etc/resolv.conf").unwrap_or_default(),

@@ -127,6 +127,10 @@ pub enum Network {
     Host,
     /// A network of its own with nothing but a loopback interface.
     None,
+    /// The same with one server: what the caller serves at this port of 127.0.0.1. It comes out of
+    /// [`Running::listener`](crate::Running::listener), or is the caller's own of that port: where the command has no
+    /// network of its own, each of its connections is made for it, and leads there.
+    Served(u16),
 }
 
 impl Spec {

@@ -178,6 +178,20 @@ pub(crate) fn lock_securebits() -> nix::Result<()> {
 
 /// Puts a system call filter on this process and all that it becomes. The process must have `no_new_privs`.
 pub(crate) fn install_filter(program: &[Instruction]) -> nix::Result<()> {
+    set_filter(program, 0).map(drop)
+}
+
+/// The same, and returns a descriptor that hears of the calls that the filter asks about. Since 5.0; EBUSY where
+/// another filter on this process has one already.
+pub(crate) fn install_filter_and_listen(program: &[Instruction]) -> nix::Result<OwnedFd> {
+    const SECCOMP_FILTER_FLAG_NEW_LISTENER: libc::c_long = 1 << 3;
+    let raw = set_filter(program, SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    let raw = RawFd::try_from(raw).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+fn set_filter(program: &[Instruction], flags: libc::c_long) -> nix::Result<libc::c_long> {
     const SECCOMP_SET_MODE_FILTER: libc::c_long = 1;
     /// Filtering is no reason to slow the processor down; the default since 5.16.
     const SECCOMP_FILTER_FLAG_SPEC_ALLOW: libc::c_long = 1 << 2;
@@ -189,10 +203,62 @@ pub(crate) fn install_filter(program: &[Instruction]) -> nix::Result<()> {
             libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &raw const program)
         })
     };
-    match install(SECCOMP_FILTER_FLAG_SPEC_ALLOW) {
+    match install(flags | SECCOMP_FILTER_FLAG_SPEC_ALLOW) {
         // A kernel before 4.17 has no such flag.
-        Err(Errno::EINVAL) => install(0).map(drop),
-        other => other.map(drop),
+        Err(Errno::EINVAL) => install(flags),
+        other => other,
+    }
+}
+
+/// A call that a filter asks about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question {
+    id: u64,
+    pub(crate) arguments: [u64; 6],
+}
+
+nix::ioctl_readwrite!(receive_notification, b'!', 0, libc::seccomp_notif);
+nix::ioctl_readwrite!(send_response, b'!', 1, libc::seccomp_notif_resp);
+nix::ioctl_write_ptr!(add_descriptor, b'!', 3, libc::seccomp_notif_addfd);
+
+/// The next call that the filter asks about. ENOENT when whoever made it is gone.
+pub(crate) fn question(listener: BorrowedFd<'_>) -> nix::Result<Question> {
+    // SAFETY: all zeros are valid, and what the kernel asks for.
+    let mut asked: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and the request writes a `seccomp_notif`.
+    unsafe { receive_notification(listener.as_raw_fd(), &raw mut asked) }?;
+    Ok(Question { id: asked.id, arguments: asked.data.args })
+}
+
+impl Question {
+    /// Lets the call fail.
+    pub(crate) fn refuse(self, listener: BorrowedFd<'_>, errno: Errno) -> nix::Result<()> {
+        self.respond(listener, 0, -(errno as i32))
+    }
+
+    /// Gives whoever asked a copy of a descriptor, whose number there is what the call returns. Since 5.9.
+    pub(crate) fn give(
+        self,
+        listener: BorrowedFd<'_>,
+        descriptor: BorrowedFd<'_>,
+        close_on_exec: bool,
+    ) -> nix::Result<()> {
+        let number = libc::seccomp_notif_addfd {
+            id: self.id,
+            flags: 0,
+            srcfd: descriptor.as_raw_fd().unsigned_abs(),
+            newfd: 0,
+            newfd_flags: if close_on_exec { libc::O_CLOEXEC.unsigned_abs() } else { 0 },
+        };
+        // SAFETY: both descriptors are open, and the request reads a `seccomp_notif_addfd`.
+        let there = unsafe { add_descriptor(listener.as_raw_fd(), &raw const number) }?;
+        self.respond(listener, there.into(), 0)
+    }
+
+    fn respond(self, listener: BorrowedFd<'_>, value: i64, error: i32) -> nix::Result<()> {
+        let mut response = libc::seccomp_notif_resp { id: self.id, val: value, error, flags: 0 };
+        // SAFETY: the descriptor is open, and the request reads a `seccomp_notif_resp`.
+        unsafe { send_response(listener.as_raw_fd(), &raw mut response) }.map(drop)
     }
 }
 

@@ -37,12 +37,21 @@ pub(crate) enum Request {
     /// Run the command of this specification. The sizes are those of its files' contents, which follow.
     Run { spec: Box<Spec>, sizes: Vec<usize> },
     /// The same, with a self-test in place of the command, which tries to reach this process too.
-    Test { spec: Box<Spec>, sizes: Vec<usize>, outside: i32 },
+    Test { spec: Box<Spec>, sizes: Vec<usize>, outside: Outside },
     /// For the process inside a sandbox that another program made: run the command, or the self-test when there is a
     /// process `outside` for it to try; there, `enforced` says that all is given up already.
-    Inside { spec: Box<Spec>, sizes: Vec<usize>, outside: Option<i32>, enforced: Option<Enforced> },
+    Inside { spec: Box<Spec>, sizes: Vec<usize>, outside: Option<Outside>, enforced: Option<Enforced> },
     /// Try one thing in a throw-away namespace.
     Probe(Probe),
+}
+
+/// What a self-test must not reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outside {
+    /// A process.
+    pub(crate) process: i32,
+    /// A port of this machine that somebody listens at.
+    pub(crate) port: u16,
 }
 
 /// One thing to try.
@@ -82,6 +91,8 @@ pub(crate) enum Command {
 pub(crate) enum Report {
     /// A call failed before the command ran.
     Failed(Failure),
+    /// What the command may connect to: with a descriptor, this socket, in its own network; without one, the caller's.
+    Listening,
     /// The command ended.
     Exited(Exit),
     /// The self-test was passed; this is what holds.

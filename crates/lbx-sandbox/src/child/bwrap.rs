@@ -117,7 +117,7 @@ impl Operations {
             self.say(&[&"--unshare-user", &"--uid", &uid, &"--gid", &gid]);
         }
         self.say(&[&"--unshare-pid", &"--unshare-ipc", &"--unshare-uts", &"--as-pid-1"]);
-        if spec.network == Network::None {
+        if spec.network != Network::Host {
             self.say(&[&"--unshare-net"]);
         }
         self.say(&[&"--hostname", &spec.hostname, &"--die-with-parent", &"--cap-drop", &"ALL"]);

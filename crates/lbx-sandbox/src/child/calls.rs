@@ -3,10 +3,9 @@
 //!
 //! Where the C library falls back to an older call, the answer is ENOSYS, so that it does.
 
-use libc::{EACCES, ENOSYS, EPERM};
+use libc::{EACCES, ENOSYS, EOPNOTSUPP, EPERM};
 
 use crate::filter::{Action, Compare, Condition, Filter, INT, Rule};
-use crate::spec::Network;
 
 /// The newest call that was looked at: what comes later does not exist yet, as far as the command can see.
 /// 469 is `file_setattr`, of Linux 6.17.
@@ -71,10 +70,23 @@ const OWNERS_HERE: &[libc::c_long] = &[libc::SYS_chown, libc::SYS_lchown];
 #[cfg(not(target_arch = "x86_64"))]
 const OWNERS_HERE: &[libc::c_long] = &[];
 
+/// Which sockets of the internet there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Internet {
+    /// None.
+    None,
+    /// All: where they lead is somebody else's business, or nowhere.
+    All,
+    /// Those that are given, connected already, to whoever asks for one. Connecting them once more does nothing.
+    Given,
+    /// Streams of the older protocol, where nobody gives any.
+    Streams,
+}
+
 /// What a filter is to leave.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reach {
-    pub(super) network: Network,
+    pub(super) internet: Internet,
     /// Whether it may trace others, because tracing is how it is isolated.
     pub(super) traces: bool,
     /// Whether paths are those of a root of its own. Elsewhere they are the host's, and a Landlock domain is not asked
@@ -84,7 +96,7 @@ pub(super) struct Reach {
 
 /// The filter of a command.
 pub(super) fn filter(reach: Reach) -> Filter {
-    let Reach { network, traces, own_root } = reach;
+    let Reach { internet, traces, own_root } = reach;
     let (denied, missing) = (errno(EPERM), errno(ENOSYS));
     let calls = DENIED.iter().chain(DENIED_HERE).filter(|call| !(traces && TRACING.contains(call)));
     let mut rules: Vec<_> = calls.map(|call| Rule::always(*call, denied)).collect();
@@ -93,7 +105,7 @@ pub(super) fn filter(reach: Reach) -> Filter {
     rules.extend(terminal_input(denied));
     rules.extend(modes(denied));
     rules.extend(personalities(denied));
-    rules.extend(sockets(network, own_root));
+    rules.extend(sockets(internet, own_root));
     if !own_root {
         rules.extend(OWNERS_AND_ATTRIBUTES.iter().chain(OWNERS_HERE).map(|call| Rule::always(*call, denied)));
         // `setxattrat` and `removexattrat`, of Linux 6.13, and `file_setattr`, of 6.17.
@@ -157,18 +169,37 @@ fn personalities(denied: Action) -> Vec<Rule> {
 }
 
 /// Sockets between processes of the sandbox, and questions about interfaces; the internet where there is one.
-fn sockets(network: Network, named: bool) -> Vec<Rule> {
-    let family = |number: libc::c_int| u64::from(number.unsigned_abs());
-    let allowed = |conditions: Vec<Condition>| Rule::when(libc::SYS_socket, conditions, Action::Allow);
-    let mut rules = vec![allowed(vec![is(0, family(libc::AF_NETLINK)), is(2, family(libc::NETLINK_ROUTE))])];
+fn sockets(internet: Internet, named: bool) -> Vec<Rule> {
+    let number = |number: libc::c_int| u64::from(number.unsigned_abs());
+    let socket = |conditions: Vec<Condition>, action| Rule::when(libc::SYS_socket, conditions, action);
+    let allowed = |conditions| socket(conditions, Action::Allow);
+    let mut rules = vec![allowed(vec![is(0, number(libc::AF_NETLINK)), is(2, number(libc::NETLINK_ROUTE))])];
     if named {
-        rules.push(allowed(vec![is(0, family(libc::AF_UNIX))]));
+        rules.push(allowed(vec![is(0, number(libc::AF_UNIX))]));
     }
-    if network == Network::Host {
-        rules.extend([libc::AF_INET, libc::AF_INET6].map(|inet| allowed(vec![is(0, family(inet))])));
+    // The type has flags above it.
+    let is_stream = Condition::new(1, 0xf, Compare::Equal, number(libc::SOCK_STREAM));
+    let streams = [0, libc::IPPROTO_TCP]
+        .map(|protocol| vec![is(0, number(libc::AF_INET)), is_stream, is(2, number(protocol))]);
+    match internet {
+        Internet::None => {}
+        Internet::All => {
+            rules.extend([libc::AF_INET, libc::AF_INET6].map(|inet| allowed(vec![is(0, number(inet))])));
+        }
+        Internet::Given => {
+            rules.extend(streams.map(|stream| socket(stream, Action::Ask)));
+            rules.push(Rule::always(libc::SYS_connect, errno(0)));
+        }
+        Internet::Streams => rules.extend(streams.map(allowed)),
+    }
+    if matches!(internet, Internet::Given | Internet::Streams) {
+        // A connection by way of sending, about which a Landlock domain is not asked.
+        let fast =
+            |call, argument| Rule::when(call, [has(argument, number(libc::MSG_FASTOPEN))], errno(EOPNOTSUPP));
+        rules.extend([fast(libc::SYS_sendto, 3), fast(libc::SYS_sendmsg, 2), fast(libc::SYS_sendmmsg, 3)]);
     }
     rules.push(Rule::always(libc::SYS_socket, errno(EACCES)));
-    rules.push(Rule::when(libc::SYS_socketpair, [is(0, family(libc::AF_UNIX))], Action::Allow));
+    rules.push(Rule::when(libc::SYS_socketpair, [is(0, number(libc::AF_UNIX))], Action::Allow));
     rules.push(Rule::always(libc::SYS_socketpair, errno(EACCES)));
     rules
 }

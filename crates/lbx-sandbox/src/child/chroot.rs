@@ -43,7 +43,8 @@ impl Isolate for Chroot {
     fn run(&self, job: Job<'_>) -> Result<(), Failure> {
         let spec = job.spec;
         let lodging = Lodging::furnish(spec)?;
-        let situation = Situation { user: Some((spec.uid, spec.gid)), own_processes: false };
+        let situation =
+            Situation { user: Some((spec.uid, spec.gid)), own_processes: false, own_network: false };
         let root = lodging.house.root.try_clone().or_fail(Stage::Root, || "dup(root)".to_owned())?;
         let order = Order::in_root(spec, situation);
         let become_command = |job: &Job<'_>| match move_in(&root) {

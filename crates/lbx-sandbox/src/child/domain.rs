@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    Scope, path_beneath_rules,
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, Scope, path_beneath_rules,
 };
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ pub(crate) struct Enforced {
     pub(super) files: bool,
     /// Processes and abstract sockets outside are out of reach.
     pub(super) scope: bool,
+    /// Nothing but what the caller serves can be connected to. The filter's part, or that of a network of its own.
+    pub(super) network: bool,
 }
 
 /// The first one that lets files be truncated and moved between directories by rule: before it, builds would fail.
@@ -28,14 +30,14 @@ const FILES: ABI = ABI::V3;
 
 /// What a domain leaves: everything below these paths, as they are called where the domain is entered. Paths that do
 /// not exist are passed over.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Rules {
     /// What may be read and executed.
     pub(super) read: Vec<PathBuf>,
     /// What may be written too.
     pub(super) write: Vec<PathBuf>,
-    /// Whether there is a network to connect to.
-    pub(super) network: bool,
+    /// What may be connected to.
+    pub(super) network: Network,
 }
 
 impl Rules {
@@ -45,7 +47,7 @@ impl Rules {
         let writable = binds.map(|bind| &bind.target).chain(spec.tmpfs.iter().map(|tmpfs| &tmpfs.target));
         // The devices that hold nothing, and shared memory.
         let write = std::iter::once("/dev".into()).chain(writable.map(PathBuf::from)).collect();
-        Self { read: vec!["/".into()], write, network: spec.network == Network::Host }
+        Self { read: vec!["/".into()], write, network: spec.network }
     }
 }
 
@@ -54,9 +56,9 @@ impl Rules {
 /// One domain for all parts: any domain forbids moving files between directories unless it says where that is allowed.
 pub(super) fn enter(rules: &Rules) -> Enforced {
     if restrict(rules, true).is_ok() {
-        return Enforced { files: true, scope: true };
+        return Enforced { files: true, scope: true, network: false };
     }
-    Enforced { files: restrict(rules, false).is_ok(), scope: false }
+    Enforced { files: restrict(rules, false).is_ok(), scope: false, network: false }
 }
 
 /// What is asked of the kernel for a whole domain, as the numbers of the call: files, network and scopes.
@@ -71,12 +73,15 @@ fn restrict(rules: &Rules, scope: bool) -> Result<(), landlock::RulesetError> {
     let mut ruleset = ruleset().handle_access(everything)?;
     if scope {
         ruleset = ruleset.scope(Scope::AbstractUnixSocket | Scope::Signal)?;
-        if !rules.network {
+        if rules.network != Network::Host {
             ruleset = ruleset.handle_access(AccessNet::from_all(ABI::V4))?;
         }
     }
+    let mut ruleset = ruleset.create()?;
+    if let (Network::Served(port), true) = (rules.network, scope) {
+        ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+    }
     ruleset
-        .create()?
         .add_rules(path_beneath_rules(&rules.read, reading))?
         .add_rules(path_beneath_rules(&rules.write, everything))?
         .restrict_self()

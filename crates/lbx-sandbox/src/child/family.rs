@@ -9,7 +9,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Job, init, supervised_signals};
+use super::{Job, door, init, supervised_signals};
 use crate::error::{Failure, OrFail, Stage};
 use crate::syscalls;
 use crate::wire::{self, Report};
@@ -17,7 +17,7 @@ use crate::wire::{self, Report};
 /// Runs a command that no namespace ends; `after` it and all its descendants are dead comes what is left to do, and
 /// then the report.
 pub(super) fn run(
-    job: Job<'_>,
+    mut job: Job<'_>,
     become_command: impl FnOnce(&Job<'_>) -> Report,
     after: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
@@ -25,7 +25,8 @@ pub(super) fn run(
     let signals = supervised_signals();
     signals.thread_block().or_fail(Stage::Prepare, || "sigprocmask(SIG_BLOCK)".to_owned())?;
     adopt()?;
-    let ended = init::start(job, become_command);
+    let door = door::open(&mut job, false)?;
+    let ended = init::start(job, door, become_command);
     end().or_fail(Stage::Wait, || "waitpid(-1)".to_owned())?;
     let exit = ended?;
     after()?;

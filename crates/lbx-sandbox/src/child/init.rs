@@ -13,6 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeVal;
 use nix::unistd::{Pid, sethostname};
 
+use super::door::{self, Door};
 use super::payload::{Order, Situation};
 use super::{
     CALLER_GONE, Job, devices, mounts, payload, readable, report_failure, rlimits, root, send_report,
@@ -38,7 +39,7 @@ pub(super) fn main(job: Job<'_>, situation: Situation) -> i32 {
     }
 }
 
-fn run(job: Job<'_>, situation: Situation) -> Result<Option<Exit>, Failure> {
+fn run(mut job: Job<'_>, situation: Situation) -> Result<Option<Exit>, Failure> {
     let spec = job.spec;
     // Its parent, not this process, watches the caller while the root is assembled; if the parent is
     // killed, the kernel kills this one.
@@ -51,11 +52,12 @@ fn run(job: Job<'_>, situation: Situation) -> Result<Option<Exit>, Failure> {
             return Err(Failure::new(Stage::Namespaces, format!("sethostname({:?})", spec.hostname), errno));
         }
     }
-    if spec.network == Network::None {
+    if spec.network != Network::Host && situation.own_network {
         match syscalls::loopback_up() {
+            Ok(()) => {}
             // A container's root who may administer, but not networks. The filter allows the command no socket that could
             // miss it.
-            Ok(()) | Err(Errno::EPERM) => {}
+            Err(Errno::EPERM) if spec.network == Network::None => {}
             Err(errno) => {
                 return Err(Failure::new(Stage::Network, "ioctl(SIOCSIFFLAGS, \"lo\")", errno));
             }
@@ -64,12 +66,14 @@ fn run(job: Job<'_>, situation: Situation) -> Result<Option<Exit>, Failure> {
     rlimits::bound_ids(&spec.limits);
     assemble(spec, &situation)?;
     let order = Order::in_root(spec, situation);
-    start(job, |job| payload::become_command(job, &order))
+    let door = door::open(&mut job, situation.own_network)?;
+    start(job, door, |job| payload::become_command(job, &order))
 }
 
 /// Starts a process that becomes the command, and waits until it ends, or until it is told to die (`None`).
 pub(super) fn start(
     job: Job<'_>,
+    door: Option<Door>,
     become_command: impl FnOnce(&Job<'_>) -> Report,
 ) -> Result<Option<Exit>, Failure> {
     let socket = job.socket;
@@ -80,7 +84,7 @@ pub(super) fn start(
         }
         Some(command) => {
             drop(job);
-            serve(socket, command).or_fail(Stage::Wait, || "poll()".to_owned())
+            serve(socket, command, door).or_fail(Stage::Wait, || "poll()".to_owned())
         }
     }
 }
@@ -97,19 +101,25 @@ fn assemble(spec: &Spec, situation: &Situation) -> Result<(), Failure> {
 }
 
 /// Waits until the command ends, or until it is told to die (`None`).
-pub(super) fn serve(socket: &OwnedFd, command: Pid) -> nix::Result<Option<Exit>> {
+fn serve(socket: &OwnedFd, command: Pid, mut door: Option<Door>) -> nix::Result<Option<Exit>> {
     let events = SignalFd::with_flags(&supervised_signals(), SfdFlags::SFD_CLOEXEC)?;
     let mut stops = Stops::default();
     loop {
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(events.as_fd(), PollFlags::POLLIN),
             PollFd::new(socket.as_fd(), PollFlags::POLLIN | CALLER_GONE),
         ];
+        let bell = door.as_ref().and_then(Door::bell);
+        fds.extend(bell.map(|bell| PollFd::new(bell, PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             other => other?,
         };
         let (signalled, told) = (readable(&fds[0]), readable(&fds[1]));
+        let rung = fds.get(2).and_then(PollFd::revents).filter(|events| !events.is_empty());
+        if let (Some(door), Some(events)) = (&mut door, rung) {
+            door.attend(events);
+        }
         if signalled {
             match signal_of(&events)? {
                 Some(Signal::SIGCHLD) | None => {}

@@ -10,16 +10,17 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdout};
+use nix::unistd::{dup2_stderr, dup2_stdout};
 
 use super::domain::Enforced;
+use super::door::{self, Door};
 use super::elf::Program;
 use super::payload::{self, Order, Purpose, Situation};
 use super::selftest::{self, Paths};
 use super::{Job, init, prepare, report_failure, send_report};
 use crate::error::{Failure, OrFail, Stage};
 use crate::syscalls;
-use crate::wire::{self, Report, Request};
+use crate::wire::{self, Outside, Report, Request};
 
 /// Where this program's files are inside.
 pub(super) const FOLDER: &str = "/lbx/.sandbox";
@@ -97,7 +98,7 @@ impl Channel {
         let contents: Vec<_> = contents.iter().map(Vec::as_slice).collect();
         let outside = match job.purpose {
             Purpose::Command => None,
-            Purpose::Test(outside) => Some(outside.as_raw()),
+            Purpose::Test(outside) => Some(outside),
         };
         let request = wire::pack(&Request::Inside { spec, sizes, outside, enforced }, &contents)
             .or_fail(stage, || "memfd_create()".to_owned())?;
@@ -122,8 +123,8 @@ pub(super) fn main() -> i32 {
         .and_then(|()| dup2_stderr(&stderr))
         .or_fail(Stage::Prepare, || "dup2(stdout, 1)".to_owned());
     drop((stdout, stderr));
-    let purpose = outside.map_or(Purpose::Command, |outside| Purpose::Test(Pid::from_raw(outside)));
-    let job = Job { socket: &socket, spec: &spec, stdin, purpose };
+    let purpose = outside.map_or(Purpose::Command, Purpose::Test);
+    let job = Job { socket: &socket, spec: &spec, stdin, purpose, door: None };
     let done = done.and_then(|()| match (enforced, purpose) {
         (None, _) => first_process(job),
         (Some(enforced), Purpose::Test(outside)) => tested(&job, enforced, outside),
@@ -138,7 +139,7 @@ pub(super) fn main() -> i32 {
 }
 
 /// A self-test where all is given up already.
-fn tested(job: &Job<'_>, enforced: Enforced, outside: Pid) -> Result<(), Failure> {
+fn tested(job: &Job<'_>, enforced: Enforced, outside: Outside) -> Result<(), Failure> {
     let claims = selftest::run(job.spec, enforced, outside, Paths::OwnRoot)?;
     send_report(job.socket, &Report::Tested(claims));
     Ok(())
@@ -146,31 +147,36 @@ fn tested(job: &Job<'_>, enforced: Enforced, outside: Pid) -> Result<(), Failure
 
 /// A command where all is given up already.
 fn watched(job: Job<'_>) -> Result<(), Failure> {
-    let order = Order::in_root(job.spec, Situation { user: None, own_processes: false });
-    report_end(job, |job| payload::resume_command(job, &order))
+    let order = Order::in_root(job.spec, Situation::BARE);
+    report_end(job, None, |job| payload::resume_command(job, &order))
 }
 
-fn report_end(job: Job<'_>, become_command: impl FnOnce(&Job<'_>) -> Report) -> Result<(), Failure> {
+fn report_end(
+    job: Job<'_>,
+    door: Option<Door>,
+    become_command: impl FnOnce(&Job<'_>) -> Report,
+) -> Result<(), Failure> {
     syscalls::close_on_exec_from(3);
     super::supervised_signals()
         .thread_block()
         .or_fail(Stage::Prepare, || "sigprocmask(SIG_BLOCK)".to_owned())?;
     let socket = job.socket;
-    if let Some(exit) = init::start(job, become_command)? {
+    if let Some(exit) = init::start(job, door, become_command)? {
         send_report(socket, &Report::Exited(exit));
     }
     Ok(())
 }
 
 /// PID 1 of a process id namespace, which has no capabilities that would keep the command from looking into it.
-fn first_process(job: Job<'_>) -> Result<(), Failure> {
+fn first_process(mut job: Job<'_>) -> Result<(), Failure> {
     let stage = Stage::Prepare;
     if nix::unistd::getpid().as_raw() != 1 {
         return Err(Failure::new(stage, "getpid(), which must be 1", Errno::EPROTO));
     }
     prctl::set_dumpable(false).or_fail(stage, || "prctl(PR_SET_DUMPABLE, 0)".to_owned())?;
     let order = Order::in_root(job.spec, Situation::NAMESPACES);
-    report_end(job, |job| payload::become_command(job, &order))
+    let door = door::open(&mut job, true)?;
+    report_end(job, door, |job| payload::become_command(job, &order))
 }
 
 #[cfg(test)]

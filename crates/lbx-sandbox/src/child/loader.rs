@@ -116,9 +116,8 @@ fn order(spec: &Spec, view: &View, executable: Option<&Executable>) -> Result<Or
         env.push(("TMPDIR".to_owned(), text(view.place("/tmp"))?));
     }
     let cwd = text(view.place(&spec.cwd))?;
-    let situation = Situation { user: None, own_processes: false };
     Ok(Order {
-        situation,
+        situation: Situation::BARE,
         argv,
         env,
         cwd,
@@ -144,5 +143,5 @@ fn rules(spec: &Spec, view: &View) -> Rules {
     if spec.network == Network::Host {
         read.extend(RESOLVER.iter().filter_map(real));
     }
-    Rules { read, write, network: spec.network == Network::Host }
+    Rules { read, write, network: spec.network }
 }

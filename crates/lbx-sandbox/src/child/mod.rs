@@ -6,6 +6,7 @@ mod calls;
 mod chroot;
 mod devices;
 mod domain;
+mod door;
 mod elf;
 mod family;
 mod farm;
@@ -45,13 +46,13 @@ use self::payload::Purpose;
 use crate::backend::Backend;
 use crate::error::{Failure, OrFail, Stage};
 use crate::filter::Filter;
-use crate::spec::{Network, Spec};
+use crate::spec::Spec;
 use crate::syscalls;
 use crate::wire::{self, Report, Request};
 
 /// The filter of a command in a root of its own.
-pub(crate) fn command_filter(network: Network) -> Filter {
-    calls::filter(calls::Reach { network, traces: false, own_root: true })
+pub(crate) fn command_filter() -> Filter {
+    calls::filter(calls::Reach { internet: calls::Internet::None, traces: false, own_root: true })
 }
 
 /// The caller has closed its end, or its writing side as the order to die. `nix` has no name for it.
@@ -95,11 +96,11 @@ fn main() -> i32 {
     match request {
         Request::Probe(probe) => probe::run(&socket, &probe),
         Request::Run { spec, .. } => {
-            run(Job { socket: &socket, spec: &spec, stdin, purpose: Purpose::Command })
+            run(Job { socket: &socket, spec: &spec, stdin, purpose: Purpose::Command, door: None })
         }
         Request::Test { spec, outside, .. } => {
-            let purpose = Purpose::Test(Pid::from_raw(outside));
-            run(Job { socket: &socket, spec: &spec, stdin, purpose })
+            let purpose = Purpose::Test(outside);
+            run(Job { socket: &socket, spec: &spec, stdin, purpose, door: None })
         }
         // For the process inside, which is started in another way.
         Request::Inside { .. } => 2,
@@ -113,6 +114,8 @@ struct Job<'a> {
     spec: &'a Spec,
     stdin: OwnedFd,
     purpose: Purpose,
+    /// Where the filter's questions about sockets are handed to whoever answers them.
+    door: Option<OwnedFd>,
 }
 
 /// A way to isolate commands.

@@ -40,7 +40,7 @@ pub(super) fn flags(spec: &Spec) -> CloneFlags {
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS;
-    flags.set(CloneFlags::CLONE_NEWNET, spec.network == Network::None);
+    flags.set(CloneFlags::CLONE_NEWNET, spec.network != Network::Host);
     flags
 }
 

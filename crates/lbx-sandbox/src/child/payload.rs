@@ -10,18 +10,18 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::fstat;
 use nix::unistd::{
-    Gid, Pid, Uid, chdir, dup2_stderr, dup2_stdin, execve, fchown, setgroups, setresgid, setresuid, setsid,
+    Gid, Uid, chdir, dup2_stderr, dup2_stdin, execve, fchown, setgroups, setresgid, setresuid, setsid,
 };
 
-use super::calls::Reach;
+use super::calls::{Internet, Reach};
 use super::domain::{Enforced, Rules};
 use super::inside::Channel;
 use super::selftest::{self, Paths};
 use super::{Job, calls, domain, rlimits};
 use crate::error::{Failure, OrFail, Stage};
-use crate::spec::Spec;
+use crate::spec::{Network, Spec};
 use crate::syscalls;
-use crate::wire::Report;
+use crate::wire::{self, Outside, Report};
 
 /// Where a program without a slash is looked for when the environment has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -32,7 +32,7 @@ pub(super) enum Purpose {
     /// The command.
     Command,
     /// A self-test, which tries to reach this process.
-    Test(Pid),
+    Test(Outside),
 }
 
 /// Where a command is to run: what the namespaces around it leave to be done.
@@ -42,11 +42,15 @@ pub(super) struct Situation {
     pub(super) user: Option<(u32, u32)>,
     /// Whether everything ends with the first process of a process id namespace.
     pub(super) own_processes: bool,
+    /// Whether there is a network namespace, unless the host's network is wanted.
+    pub(super) own_network: bool,
 }
 
 impl Situation {
     /// In namespaces of a user.
-    pub(super) const NAMESPACES: Self = Self { user: None, own_processes: true };
+    pub(super) const NAMESPACES: Self = Self { user: None, own_processes: true, own_network: true };
+    /// Of the caller's own user and among its processes.
+    pub(super) const BARE: Self = Self { user: None, own_processes: false, own_network: false };
 }
 
 /// What is executed, and with what: the command as the specification has it, or as it is called where paths of the
@@ -118,7 +122,7 @@ pub(super) fn resume_command(job: &Job<'_>, order: &Order) -> Report {
         leave_session(&job.stdin, job.spec.terminal)?;
         unblock_signals()?;
         enter_working_directory(order)?;
-        filter_calls(job.spec, order)?;
+        filter_calls(job, order)?;
         Err(exec(order))
     };
     Report::Failed(end().unwrap_or_else(|failure| failure))
@@ -134,8 +138,8 @@ fn give_up(job: &Job<'_>, order: &Order) -> Result<Enforced, Failure> {
     let enforced = domain::enter(&order.rules);
     rlimits::apply(&job.spec.limits, order.situation.own_processes)?;
     // Last, because it denies some of the above.
-    filter_calls(job.spec, order)?;
-    Ok(enforced)
+    let network = filter_calls(job, order)?;
+    Ok(Enforced { network, ..enforced })
 }
 
 fn give_up_privileges(situation: Situation) -> Result<(), Failure> {
@@ -201,11 +205,30 @@ fn give_pipes(uid: u32, gid: u32) {
     }
 }
 
-fn filter_calls(spec: &Spec, order: &Order) -> Result<(), Failure> {
-    let own_root = spec.backend.changes_root();
-    calls::filter(Reach { network: spec.network, traces: order.traces, own_root })
-        .install()
-        .or_fail(Stage::Privileges, || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned())
+/// Filters the system calls. Whether nothing can be connected to but what the caller serves.
+fn filter_calls(job: &Job<'_>, order: &Order) -> Result<bool, Failure> {
+    let own_root = job.spec.backend.changes_root();
+    let filter = |internet| calls::filter(Reach { internet, traces: order.traces, own_root });
+    let (internet, holds) = match job.spec.network {
+        Network::None => (Internet::None, true),
+        Network::Host => (Internet::All, false),
+        Network::Served(_) if order.situation.own_network => (Internet::All, true),
+        Network::Served(_) => {
+            let asks = |door: &OwnedFd| {
+                let listener = filter(Internet::Given).install_and_listen().ok()?;
+                wire::send(door.as_fd(), &(), &[listener.as_fd()]).ok()
+            };
+            if job.door.as_ref().and_then(asks).is_some() {
+                return Ok(true);
+            }
+            // An old kernel, or another sandbox around this one that answers questions; or what is inside of the
+            // filter that asks.
+            (Internet::Streams, false)
+        }
+    };
+    let installed = filter(internet).install();
+    installed.or_fail(Stage::Privileges, || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned())?;
+    Ok(holds)
 }
 
 fn enter_working_directory(order: &Order) -> Result<(), Failure> {

@@ -9,10 +9,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::wait::{WaitStatus, waitpid};
 
-use super::calls::Reach;
+use super::calls::{Internet, Reach};
 use super::{calls, domain, mounts, namespaces};
 use crate::error::{Failure, OrFail, Stage};
-use crate::spec::Network;
 use crate::syscalls;
 use crate::wire::{self, Probe, Report, Setting};
 
@@ -59,7 +58,7 @@ fn attempt(probe: &Probe) -> Result<(), Failure> {
         Probe::Filter => {
             no_new_privileges()?;
             let call = || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned();
-            let reach = Reach { network: Network::None, traces: false, own_root: false };
+            let reach = Reach { internet: Internet::None, traces: false, own_root: false };
             calls::filter(reach).install().or_fail(Stage::Privileges, call)
         }
         Probe::Landlock => landlock(),

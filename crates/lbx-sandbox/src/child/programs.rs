@@ -14,6 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{AccessFlags, Pid, access};
 
+use super::door::{self, Door};
 use super::inside::Channel;
 use super::{
     CALLER_GONE, Job, family, inside, readable, send_report, signal_of, supervise, supervised_signals,
@@ -88,7 +89,7 @@ fn complaint(stderr: Option<impl Read>, program: &Path, ended: WaitStatus) -> St
 /// Starts a process that becomes a tracer with this process inside it, and waits until that one is done: the tracer
 /// goes on for as long as anything runs that it started. All of it ends here.
 pub(super) fn trace(
-    job: Job<'_>,
+    mut job: Job<'_>,
     program: &Path,
     channel: &Channel,
     become_tracer: impl FnOnce(&Job<'_>, &OwnedFd) -> Report,
@@ -98,6 +99,7 @@ pub(super) fn trace(
     let stderr = OwnedFd::from(stderr);
     supervised_signals().thread_block().or_fail(Stage::Prepare, || "sigprocmask(SIG_BLOCK)".to_owned())?;
     family::adopt()?;
+    let door = door::open(&mut job, false)?;
     let stage = Stage::Namespaces;
     let ended = match syscalls::fork().or_fail(stage, || "fork()".to_owned())? {
         None => {
@@ -106,7 +108,7 @@ pub(super) fn trace(
         }
         Some(tracer) => {
             drop((job, stderr));
-            wait(socket, channel, tracer)
+            wait(socket, channel, tracer, door)
         }
     };
     family::end().or_fail(Stage::Wait, || "waitpid(-1)".to_owned())?;
@@ -118,20 +120,35 @@ pub(super) fn trace(
 }
 
 /// Waits until the process inside is done or the caller gone (`None`), or the tracer ends.
-fn wait(socket: &OwnedFd, channel: &Channel, tracer: Pid) -> nix::Result<Option<WaitStatus>> {
+fn wait(
+    socket: &OwnedFd,
+    channel: &Channel,
+    tracer: Pid,
+    mut door: Option<Door>,
+) -> nix::Result<Option<WaitStatus>> {
     let events = SignalFd::with_flags(&supervised_signals(), SfdFlags::SFD_CLOEXEC)?;
     loop {
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(events.as_fd(), PollFlags::POLLIN),
             PollFd::new(socket.as_fd(), CALLER_GONE),
             PollFd::new(channel.ours.as_fd(), PollFlags::POLLIN),
         ];
+        let bell = door.as_ref().and_then(Door::bell);
+        fds.extend(bell.map(|bell| PollFd::new(bell, PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             other => other?,
         };
         if readable(&fds[1]) || readable(&fds[2]) {
             return Ok(None);
+        }
+        let signalled = readable(&fds[0]);
+        let rung = fds.get(3).and_then(PollFd::revents).filter(|events| !events.is_empty());
+        if let (Some(door), Some(events)) = (&mut door, rung) {
+            door.attend(events);
+        }
+        if !signalled {
+            continue;
         }
         match signal_of(&events)? {
             Some(Signal::SIGCHLD) | None => {}

@@ -21,7 +21,7 @@ use super::root::{self, Sources};
 use super::{Isolate, Job, elf, inside, programs};
 use crate::backend::Backend;
 use crate::error::{Failure, OrFail, Stage};
-use crate::spec::{Access, File, Network, Spec, is_below};
+use crate::spec::{Access, File, Spec, is_below};
 
 /// Devices that hold nothing.
 pub(super) const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
@@ -75,7 +75,7 @@ impl Workshop {
         let rules = Rules {
             read: vec![house.path.clone(), "/proc".into()],
             write: DEVICES.iter().map(PathBuf::from).chain([path.join("proot")]).collect(),
-            network: spec.network == Network::Host,
+            network: spec.network,
         };
         let workshop = Self { path, house, shown: Vec::new(), rules };
         for name in ["names", "proot"] {
@@ -167,7 +167,7 @@ impl Workshop {
         }
         self.rules.read.extend(libraries(program)?);
         Ok(Order {
-            situation: Situation { user: None, own_processes: false },
+            situation: Situation::BARE,
             argv,
             env,
             cwd: text(&self.path),

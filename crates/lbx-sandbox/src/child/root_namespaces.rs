@@ -6,8 +6,10 @@
 
 use std::os::fd::OwnedFd;
 
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::fcntl::open;
+use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
@@ -16,7 +18,7 @@ use super::payload::Situation;
 use super::{Isolate, Job, farm, namespaces};
 use crate::backend::Backend;
 use crate::error::{Failure, OrFail, Stage};
-use crate::spec::{Access, Bind, Spec};
+use crate::spec::{Access, Bind, Network, Spec};
 
 /// See the module.
 pub(super) struct RootNamespaces;
@@ -38,13 +40,18 @@ impl Isolate for RootNamespaces {
 
     fn run(&self, job: Job<'_>) -> Result<(), Failure> {
         let spec = job.spec;
-        namespaces::make(namespaces::flags(spec))?;
+        // Without the capability for it, there is no way into a network of its own, not even from inside.
+        let own_network = matches!(spec.network, Network::None)
+            || caps::has_cap(None, CapSet::Effective, Capability::CAP_NET_ADMIN).unwrap_or(false);
+        let mut flags = namespaces::flags(spec);
+        flags.set(CloneFlags::CLONE_NEWNET, own_network && spec.network != Network::Host);
+        namespaces::make(flags)?;
         // Opened now: the first process takes the whole mount namespace, this process's paths included, elsewhere.
         let outputs = outputs(spec)?;
         let command = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
         let caller = (geteuid(), getegid());
         outputs.iter().try_for_each(|place| farm::give_all(place, caller.0, command, Stage::Binds))?;
-        let situation = Situation { user: Some((spec.uid, spec.gid)), own_processes: true };
+        let situation = Situation { user: Some((spec.uid, spec.gid)), own_processes: true, own_network };
         let ended = namespaces::start(job, situation);
         outputs.iter().try_for_each(|place| farm::give_all(place, command.0, caller, Stage::Binds))?;
         ended

@@ -1,9 +1,11 @@
 //! In the command's place, with all that is denied to it denied: tries what must not work. Draws no conclusions from
 //! what the host says about itself.
 
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::kill;
@@ -14,7 +16,8 @@ use nix::unistd::{Pid, chroot, getppid};
 use super::domain::Enforced;
 use crate::backend::Claims;
 use crate::error::{Failure, NO_ERROR, Stage};
-use crate::spec::Spec;
+use crate::spec::{Network, Spec};
+use crate::wire::Outside;
 
 /// What the paths of a self-test mean.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +34,7 @@ pub(super) enum Paths<'a> {
 pub(super) fn run(
     spec: &Spec,
     enforced: Enforced,
-    outside: Pid,
+    outside: Outside,
     paths: Paths<'_>,
 ) -> Result<Claims, Failure> {
     let mut claims = spec.backend.claims();
@@ -47,7 +50,10 @@ pub(super) fn run(
         claims.files_hidden &= enforced.files;
         claims.files_unwritable &= enforced.files;
     }
+    claims.network_off &= enforced.network;
     calls()?;
+    network(spec, enforced, outside.port)?;
+    let outside = Pid::from_raw(outside.process);
     if own_root || enforced.files {
         files(spec, paths)?;
     }
@@ -69,7 +75,29 @@ fn calls() -> Result<(), Failure> {
     denied("unshare(CLONE_NEWUSER)", unshare(CloneFlags::CLONE_NEWUSER))?;
     denied("unshare(CLONE_NEWNS)", unshare(CloneFlags::CLONE_NEWNS))?;
     denied("chroot(\"/tmp\")", chroot("/tmp"))?;
-    denied("socket(AF_INET)", internet())
+    denied("socket(AF_PACKET)", socket_of(AddressFamily::Packet, SockType::Raw))
+}
+
+/// What is served can be connected to, and another port of this machine cannot.
+fn network(spec: &Spec, enforced: Enforced, other: u16) -> Result<(), Failure> {
+    let Network::Served(port) = spec.network else {
+        return denied("socket(AF_INET)", socket_of(AddressFamily::Inet, SockType::Stream));
+    };
+    let connect = |port: u16| {
+        // Where connections are given, the address makes no difference.
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map_err(|error| errno(&error))?;
+        Ok(stream.peer_addr().map_err(|error| errno(&error))?.port())
+    };
+    let call = |port: u16| format!("connect(127.0.0.1:{port})");
+    allowed(&call(port), connect(port).map(drop))?;
+    match connect(other) {
+        Ok(reached) if reached == other && enforced.network => denied(&call(other), Ok(())),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 fn files(spec: &Spec, paths: Paths<'_>) -> Result<(), Failure> {
@@ -117,8 +145,8 @@ fn allowed(call: &str, result: nix::Result<()>) -> Result<(), Failure> {
     result.map_err(|errno| Failure::new(Stage::SelfTest, call, errno))
 }
 
-fn internet() -> nix::Result<()> {
-    socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map(|_: OwnedFd| ())
+fn socket_of(family: AddressFamily, kind: SockType) -> nix::Result<()> {
+    socket(family, kind, SockFlag::SOCK_CLOEXEC, None).map(|_: OwnedFd| ())
 }
 
 fn create(path: &Path) -> nix::Result<()> {

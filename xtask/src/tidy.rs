@@ -52,7 +52,7 @@ const BANNED_DEPENDENCIES: [(&str, &[&str]); 7] = [
 const BANNED_WORDS: [(&str, &[&str]); 7] = [
     ("lbx-plan", &["std::fs", "fs_err", "std::env::", "std::time", "std::process", "std::net"]),
     ("lbx-archive", &["read_dir", "std::env::", "std::time", "std::process", "std::net"]),
-    ("lbx-sandbox", &["tokio", "std::net", "std::env::var"]),
+    ("lbx-sandbox", &["tokio", "ToSocketAddrs", "UdpSocket", "HTTP/", "std::env::var"]),
     ("lbx-image", &["::mount", "unshare", "CloneFlags", "std::env::var", "println!"]),
     ("lbx-wheel", &["::mount", "unshare", "std::env::var", "std::process", "println!"]),
     ("lbx-build", &["std::env::var", "println!", "std::env::current_dir"]),

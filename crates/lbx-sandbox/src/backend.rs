@@ -46,8 +46,10 @@ pub struct Claims {
     pub files_hidden: bool,
     /// Files of the host other than the outputs cannot be written.
     pub files_unwritable: bool,
-    /// Without [`Network::Host`](crate::Network::Host), nothing can be sent anywhere but to what the caller serves.
+    /// With [`Network::None`](crate::Network::None), nothing can be sent anywhere.
     pub network_off: bool,
+    /// With [`Network::Served`](crate::Network::Served), nothing can be sent anywhere but to that server.
+    pub network_served: bool,
     /// Processes outside cannot be seen.
     pub processes_hidden: bool,
     /// Processes outside can be neither signalled nor traced.
@@ -77,6 +79,7 @@ const ALL: Claims = Claims {
     files_hidden: true,
     files_unwritable: true,
     network_off: true,
+    network_served: true,
     processes_hidden: true,
     processes_untouchable: true,
     nothing_survives: true,
@@ -144,11 +147,12 @@ impl Backend {
 
 impl Claims {
     /// Each promise with its name, in words for people.
-    pub fn list(&self) -> [(&'static str, bool); 8] {
+    pub fn list(&self) -> [(&'static str, bool); 9] {
         [
             ("host files cannot be read", self.files_hidden),
             ("host files cannot be written", self.files_unwritable),
             ("no network unless it is wanted", self.network_off),
+            ("no server but one where one is wanted", self.network_served),
             ("host processes cannot be seen", self.processes_hidden),
             ("host processes cannot be touched", self.processes_untouchable),
             ("nothing survives", self.nothing_survives),

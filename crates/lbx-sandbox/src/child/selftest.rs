@@ -50,7 +50,7 @@ pub(super) fn run(
         claims.files_hidden &= enforced.files;
         claims.files_unwritable &= enforced.files;
     }
-    claims.network_off &= enforced.network;
+    claims.network_served &= enforced.network;
     calls()?;
     network(spec, enforced, outside.port)?;
     let outside = Pid::from_raw(outside.process);

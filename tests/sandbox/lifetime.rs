@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lbx_sandbox::{Backend, End, Error, Running, Stream, Streams};
 
-use crate::support::{Rootfs, launcher, namespaced, run, try_run};
+use crate::support::{Rootfs, everywhere, launcher, namespaced, run, try_run};
 
 /// A number of seconds that no other process sleeps, so that a survivor can be found by its arguments.
 fn unique_sleep(salt: u32) -> String {
@@ -169,15 +169,45 @@ fn killing_the_child_process_kills_the_sandbox() {
         let sleep = unique_sleep(6);
         let running = started(&root, &format!("trap '' TERM; echo ready; (setsid {sleep} &); {sleep}"));
         eventually("the command sleeps", || alive(&sleep));
-        let mut child = process(&sleep).expect("alive");
-        while parent(child) != i32::try_from(std::process::id()).expect("a pid") {
-            child = parent(child);
-        }
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), nix::sys::signal::Signal::SIGKILL)
-            .expect("sent");
+        let child = parent_in_this_process(process(&sleep).expect("alive"));
+        nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).expect("sent");
         assert!(matches!(running.wait(), Err(Error::Killed { .. })));
         eventually("nothing is left", || !alive(&sleep));
     }
+}
+
+/// Whoever kills the process that watches over a command sets its children free, in a root that nobody else may get.
+#[test]
+fn a_root_that_somebody_may_still_be_in_is_not_kept() {
+    for root in everywhere().iter().filter(|root| root.backend == Backend::Chroot) {
+        let kept = root.dir.path().join("kept");
+        let sleep = unique_sleep(9);
+        let mut spec = root.shell(&format!("(setsid {sleep} &); {sleep}"));
+        (spec.kept, spec.scratch) = (Some(kept.clone()), Some(root.layer(1)));
+        let running = launcher().spawn(&spec, Streams::default()).expect("started");
+        eventually("the command sleeps", || alive(&sleep));
+        let watching = parent_in_this_process(process(&sleep).expect("alive"));
+        nix::sys::signal::kill(watching, nix::sys::signal::Signal::SIGKILL).expect("sent");
+        assert!(matches!(running.wait(), Err(Error::Killed { .. })));
+        assert!(!kept.exists());
+        while let Some(left) = process(&sleep) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(left), nix::sys::signal::Signal::SIGKILL)
+                .expect("our own");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        // And from one that has ended well, it is.
+        spec.argv = vec!["/bin/true".into()];
+        assert!(run(&spec).exit.success());
+        assert!(kept.exists());
+    }
+}
+
+/// The one of a process's ancestors that this process started.
+fn parent_in_this_process(mut child: i32) -> nix::unistd::Pid {
+    while parent(child) != i32::try_from(std::process::id()).expect("a pid") {
+        child = parent(child);
+    }
+    nix::unistd::Pid::from_raw(child)
 }
 
 fn parent(process: i32) -> i32 {

@@ -42,7 +42,7 @@ impl Isolate for Chroot {
 
     fn run(&self, job: Job<'_>) -> Result<(), Failure> {
         let spec = job.spec;
-        let lodging = Lodging::furnish(spec)?;
+        let mut lodging = Lodging::furnish(spec)?;
         let situation =
             Situation { user: Some((spec.uid, spec.gid)), own_processes: false, own_network: false };
         let root = lodging.house.root.try_clone().or_fail(Stage::Root, || "dup(root)".to_owned())?;
@@ -117,8 +117,9 @@ impl Lodging {
     }
 
     /// Moves what the command made to where it was wanted.
-    fn harvest(&self, spec: &Spec) -> Result<(), Failure> {
+    fn harvest(&mut self, spec: &Spec) -> Result<(), Failure> {
         let stage = Stage::Binds;
+        self.house.vacate();
         let writable = spec.binds.iter().filter(|bind| bind.access == Access::ReadWrite);
         for (bind, loan) in writable.zip(&self.loans) {
             let call = || format!("open({:?}, O_DIRECTORY)", bind.source);

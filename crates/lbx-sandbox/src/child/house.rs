@@ -32,6 +32,8 @@ struct Keeping {
     /// What the image has where places of the run are; afterwards also these.
     aside: OwnedFd,
     changes: Vec<Change>,
+    /// Whether nobody is in it any more.
+    vacant: bool,
 }
 
 /// A place of the run.
@@ -123,6 +125,13 @@ impl House {
 }
 
 impl House {
+    /// Says that whoever was in it is dead. Only then it is kept.
+    pub(super) fn vacate(&mut self) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.vacant = true;
+        }
+    }
+
     /// Makes a name free.
     fn clear(&mut self, at: &OwnedFd, name: &str, stage: Stage) -> Result<(), Failure> {
         match &mut self.keeping {
@@ -135,7 +144,7 @@ impl House {
 impl Keeping {
     fn new(place: &Path, scratch: &Path) -> Result<Self, Failure> {
         let aside = directory(&made(&scratch.join("aside-XXXXXX"))?)?;
-        Ok(Self { place: place.to_owned(), aside, changes: Vec::new() })
+        Ok(Self { place: place.to_owned(), aside, changes: Vec::new(), vacant: false })
     }
 
     fn hide(&mut self, at: &OwnedFd, name: &str) -> nix::Result<()> {
@@ -174,7 +183,7 @@ impl Drop for House {
     fn drop(&mut self) {
         let is_kept = self.keeping.as_ref().is_some_and(|keeping| {
             // Where another run has left one, that one will do.
-            keeping.restore().is_ok() && fs_err::rename(&self.path, &keeping.place).is_ok()
+            keeping.vacant && keeping.restore().is_ok() && fs_err::rename(&self.path, &keeping.place).is_ok()
         });
         if !is_kept {
             // The scratch directory is the caller's, who removes it in any case.

@@ -20,6 +20,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -155,6 +156,14 @@ static int setgid_by_name(void) {
 }
 
 static int device_node(void) { return outcome(mknod("/tmp/disk", S_IFBLK | 0600, 8 << 8)); }
+
+// Not an attack: what root's user id, and changes of user ids, are worth.
+static int show_securebits(void) {
+    printf("%d\n", prctl(PR_GET_SECUREBITS));
+    return 0;
+}
+
+static int clear_securebits(void) { return outcome(prctl(PR_SET_SECUREBITS, 0)); }
 
 static int add_a_key(void) { return outcome(syscall(SYS_add_key, "user", "lbx", "x", 1, -3)); }
 
@@ -525,6 +534,8 @@ static const struct attack attacks[] = {
     ATTACK(setuid_file),
     ATTACK(setgid_by_name),
     ATTACK(device_node),
+    ATTACK(show_securebits),
+    ATTACK(clear_securebits),
     ATTACK(add_a_key),
     ATTACK(internet_socket),
     ATTACK(internet6_socket),

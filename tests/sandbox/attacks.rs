@@ -132,6 +132,21 @@ fn every_attack_is_refused() {
     }
 }
 
+/// Root's user id gives nothing, and neither does a change of ids, and none of that can be undone. Where bubblewrap made
+/// the sandbox, or nobody has privileges, there is nothing to lock.
+#[test]
+fn securebits_are_locked() {
+    for root in armed() {
+        let output = attack(&root, "clear_securebits", Network::None);
+        assert_eq!((output.code(), output.stdout.as_str()), (1, "EPERM\n"), "{}", root.backend);
+        if matches!(root.backend, Backend::Namespaces | Backend::RootNamespaces | Backend::Chroot) {
+            // Set and locked: NOROOT, NO_SETUID_FIXUP, NO_CAP_AMBIENT_RAISE; locked: KEEP_CAPS.
+            let said = attack(&root, "show_securebits", Network::None).stdout;
+            assert_eq!(said, format!("{}\n", 0b1110_1111), "{}", root.backend);
+        }
+    }
+}
+
 #[test]
 fn a_program_that_runs_cannot_be_written() {
     for root in armed() {

@@ -309,6 +309,22 @@ fn the_profile_is_one_that_apparmor_takes_and_names_the_program() {
 }
 
 #[test]
+fn a_backend_that_is_weaker_than_required_is_refused_with_what_to_do() {
+    let Some(image) = image() else { return };
+    let home = Home::new();
+    let run_in =
+        ["run", "--runtime", "python3.11", "--image", &image, "--backend", "loader", "--require", "full"];
+    let ran = run(&mut lbx(&home, &[&run_in[..], &["--", "true"]].concat()));
+    assert_eq!(ran.code, SANDBOX, "{}", ran.stderr);
+    for words in [
+        "the backend `loader` gives partial isolation here, and full isolation is required",
+        "hint: `lbx doctor` says which ways to isolate builds work here",
+    ] {
+        assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_backend_that_this_user_cannot_have_is_refused_with_what_to_do() {
     if nix::unistd::geteuid().is_root() {
         return;

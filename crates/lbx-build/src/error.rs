@@ -514,9 +514,10 @@ const STORE_OR_MEMORY_FULL: &str = "free some space on the store's file system, 
 /// How programs say that there is no room.
 const NO_SPACE: [&str; 2] = [suspect::NO_SPACE, "Disk quota exceeded"];
 
-/// Whether one backend alone was tried and cannot be had, and the lines about what the host denies are none.
+/// Whether one backend alone was tried and cannot be had, or not as wanted, and the lines about what the host denies are none.
 fn is_unexplained(error: &lbx_sandbox::Error) -> bool {
-    let lbx_sandbox::Error::Setup { diagnosis, others, .. } = error else { return false };
+    use lbx_sandbox::Error::{Setup, TooWeak};
+    let (Setup { diagnosis, others, .. } | TooWeak { diagnosis, others, .. }) = error else { return false };
     others.is_empty() && diagnosis.as_ref().is_none_or(|diagnosis| diagnosis.problems().next().is_none())
 }
 

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fs_err as fs;
-use rustix::fs::Mode;
+use rustix::fs::{IFlags, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::unpack::LayerRecord;
@@ -69,6 +69,7 @@ impl Store {
             make_private(&root.join(part))?;
         }
         let store = Self { root: Arc::new(root.to_path_buf()) };
+        spread(&store.root.join("tmp"));
         store.sweep();
         Ok(store)
     }
@@ -328,6 +329,23 @@ fn make_private(path: &Path) -> Result<(), Error> {
             let error = io::Error::from(errno);
             Err(Error::Io(io::Error::new(error.kind(), format!("mkdir {}: {error}", path.display()))))
         }
+    }
+}
+
+/// Asks ext4 to spread the directories in this one over the disk. It looks for a place for each new file past all that
+/// were removed in the last minutes, and what is made here is removed soon. A wish, and no more, on any file system.
+fn spread(directory: &Path) {
+    let wish = || -> rustix::io::Result<()> {
+        let directory =
+            rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let flags = rustix::fs::ioctl_getflags(&directory)?;
+        if flags.contains(IFlags::TOPDIR) {
+            return Ok(());
+        }
+        rustix::fs::ioctl_setflags(&directory, flags | IFlags::TOPDIR)
+    };
+    if let Err(error) = wish() {
+        tracing::debug!(%error, "temporary directories are where the file system puts them");
     }
 }
 

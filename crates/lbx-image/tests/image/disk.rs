@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use lbx_image::Store;
 use lbx_testkit::images::{Image, Layer, Tar};
 use lbx_testkit::registry::Registry;
 
@@ -52,4 +53,22 @@ fn a_full_disk_is_named_and_nothing_half_written_stays() {
     assert!(!tree.contains("layers/v1/"), "{tree}");
     let enough = pull_into("20m", &reference).expect("namespaces as before");
     assert!(enough.contains("status 0\n"), "{enough}");
+}
+
+/// ext4 takes its time to make files where many were removed in the last minutes.
+#[test]
+fn temporary_directories_are_spread_over_the_disk_where_the_file_system_can() {
+    use rustix::fs::{IFlags, Mode, OFlags};
+    const EXT4: i64 = 0xEF53;
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).or_else(|_| tempfile::tempdir());
+    let directory = directory.expect("a directory");
+    let root = directory.path().join("store");
+    // Once more, because it is set already then.
+    for _ in 0..2 {
+        Store::open(&root).expect("a store");
+    }
+    let tmp = rustix::fs::open(root.join("tmp"), OFlags::RDONLY, Mode::empty()).expect("our own");
+    if rustix::fs::fstatfs(&tmp).expect("a file system").f_type == EXT4 {
+        assert!(rustix::fs::ioctl_getflags(&tmp).expect("flags").contains(IFlags::TOPDIR));
+    }
 }

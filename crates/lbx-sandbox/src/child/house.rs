@@ -82,7 +82,17 @@ impl House {
     pub(super) fn directory(&mut self, target: &str, stage: Stage) -> Result<OwnedFd, Failure> {
         let (at, name) = self.free(target, stage)?;
         let call = || format!("mkdirat({target:?})");
-        mkdirat(&at, name, Mode::from_bits_truncate(0o755)).or_fail(stage, call)?;
+        let mode = Mode::from_bits_truncate(0o755);
+        match &self.keeping {
+            // ext4 makes files near their directory, and takes its time where many have been removed lately. What is in
+            // this one goes with this run, so it is made where the run's scratch space is, and not near the others.
+            Some(keeping) => {
+                let new = format!("new-{}", keeping.changes.len());
+                let made = mkdirat(&keeping.aside, new.as_str(), mode);
+                made.and_then(|()| renameat(&keeping.aside, new.as_str(), &at, name)).or_fail(stage, call)?;
+            }
+            None => mkdirat(&at, name, mode).or_fail(stage, call)?,
+        }
         openat(&at, name, PLACE | OFlag::O_DIRECTORY, Mode::empty()).or_fail(stage, call)
     }
 

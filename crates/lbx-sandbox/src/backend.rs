@@ -152,7 +152,7 @@ impl Claims {
             ("host files cannot be read", self.files_hidden),
             ("host files cannot be written", self.files_unwritable),
             ("no network unless it is wanted", self.network_off),
-            ("no server but one where one is wanted", self.network_served),
+            ("the network can be kept to one server", self.network_served),
             ("host processes cannot be seen", self.processes_hidden),
             ("host processes cannot be touched", self.processes_untouchable),
             ("nothing survives", self.nothing_survives),

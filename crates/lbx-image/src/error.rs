@@ -3,10 +3,10 @@
 //!
 //! Messages are fragments that chain; printing the chain and the hint is left to the caller.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use lbx_net::CertificateProblem;
 use rustix::io::Errno;
 
 use crate::unpack::UnpackError;
@@ -238,7 +238,7 @@ impl Error {
             Self::Proxy { .. } => {
                 "check http_proxy and https_proxy; no_proxy lists the hosts that are reached without a proxy"
             }
-            Self::Certificate { problem, .. } => problem.hint(),
+            Self::Certificate { problem, .. } => return Some(problem.hint("registry")),
             Self::Misdirected { .. } => "do not trust this registry, or whatever answers in its name",
             Self::Setup { .. } => {
                 "check the CA certificates (SSL_CERT_FILE names their file, the package ca-certificates brings \
@@ -301,54 +301,5 @@ impl Error {
             }
             other => other.in_store(root),
         }
-    }
-}
-
-/// What is wrong with a certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CertificateProblem {
-    /// Nobody known here has signed it.
-    UnknownIssuer,
-    /// Its time is over.
-    Expired,
-    /// Its time has not come.
-    NotYetValid,
-    /// It is somebody else's.
-    OtherName,
-    /// It is made to sign others, not to be shown by a server.
-    Authority,
-    /// Anything else, in the words of the TLS library.
-    Other(String),
-}
-
-impl CertificateProblem {
-    fn hint(&self) -> &'static str {
-        match self {
-            Self::UnknownIssuer | Self::Other(_) => {
-                "if the registry or a proxy has an authority of its own, let SSL_CERT_FILE name a bundle that \
-                 includes its certificate"
-            }
-            Self::Expired | Self::NotYetValid => {
-                "check this machine's clock; if it is right, the registry must renew it"
-            }
-            Self::OtherName => "use the name that the certificate was made for",
-            Self::Authority => {
-                "make the server a certificate that is no authority's: `openssl req -x509 -addext \
-                 basicConstraints=critical,CA:FALSE …`"
-            }
-        }
-    }
-}
-
-impl fmt::Display for CertificateProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::UnknownIssuer => "its issuer is not known here",
-            Self::Expired => "it has expired",
-            Self::NotYetValid => "it is not valid yet",
-            Self::OtherName => "it is for another name",
-            Self::Authority => "it is an authority's own certificate, which no server may show",
-            Self::Other(words) => words,
-        })
     }
 }

@@ -37,12 +37,13 @@ mod remove;
 mod store;
 pub mod unpack;
 
-pub use self::error::{Cause, CertificateProblem, Error};
+pub use self::error::{Cause, Error};
 pub use self::event::{Event, LayerSize, Origin};
 pub use self::flatten::flatten;
 pub use self::image::{Image, ImageConfig, Layer, Platform};
-pub use self::pull::{ProxyOptions, PullOptions, pull, pull_from};
+pub use self::pull::{PullOptions, pull, pull_from};
 pub use self::reference::{Digest, Reference};
 pub use self::registry::{MemoryRegistry, Registry, Remote};
 pub use self::remove::remove_tree;
 pub use self::store::{Scratch, Store, is_working};
+pub use lbx_net::{CertificateProblem, ProxyOptions};

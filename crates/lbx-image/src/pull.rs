@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lbx_net::ProxyOptions;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinSet;
@@ -69,17 +70,6 @@ impl PullOptions {
             limits: Limits::default(),
         }
     }
-}
-
-/// Proxies, in the forms of `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ProxyOptions {
-    /// For plain HTTP.
-    pub http: Option<String>,
-    /// For HTTPS.
-    pub https: Option<String>,
-    /// Hosts to reach directly, separated by commas.
-    pub no_proxy: Option<String>,
 }
 
 /// Pulls an image from the registry its reference names; what the store has is not fetched again.

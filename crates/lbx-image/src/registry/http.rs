@@ -1,17 +1,15 @@
 //! One repository of one registry, spoken to by oci-client through a gate of our own.
 //!
 //! oci-client does what a registry's client does: addresses, the handshake for a token, manifests, blobs from an
-//! offset. Where its requests lead and how much comes back is the business of the `gate`, with the rules in `route`;
-//! `certificates` says whom to trust, `failure` what an error means.
+//! offset. Where its requests lead and how much comes back is the business of the `gate`, with the rules of `lbx-net`;
+//! `failure` says what an error means.
 //!
 //! A registry is spoken to over HTTPS, and nothing makes that fall back. On this machine it is the other way
 //! round: most registries there are started for a moment, without a certificate, so plain HTTP comes first, and
 //! HTTPS when the answer shows that the other side wants TLS.
 
-mod certificates;
 mod failure;
 mod gate;
-mod route;
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -19,13 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol, SizedStream};
+use lbx_net::{Trust, speaks_tls};
+use oci_client::client::{
+    BlobResponse, Certificate, CertificateEncoding, ClientConfig, ClientProtocol, SizedStream,
+};
 use oci_client::errors::{DigestError, OciDistributionError};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, RegistryOperation};
 use tokio::sync::Mutex;
 
-use self::certificates::{Trust, speaks_tls};
 use self::failure::Asked;
 use self::gate::{Gate, Refusal, Route};
 use super::{Blob, Body, Failure};
@@ -269,7 +269,7 @@ impl HttpRegistry {
     }
 
     async fn speaker(&self, asked: &Asked, route: Route) -> Result<Speaker, Failure> {
-        route::check_proxies(&self.options).map_err(|problem| asked.setup(problem.into()))?;
+        lbx_net::check_proxies(self.options.proxy.as_ref()).map_err(|error| asked.setup(error.into()))?;
         let gate = Gate::open(&self.reference, &self.options, &self.trust, route).await;
         let gate = gate.map_err(|error| asked.setup(error.into()))?;
         let client = self.client(&gate).map_err(|source| asked.setup(source))?;
@@ -278,6 +278,8 @@ impl HttpRegistry {
 
     fn client(&self, gate: &Gate) -> Result<Client, Cause> {
         let route = gate.route();
+        // A client of oci-client's cannot be made without the system's certificates, also when it is not going to use
+        // any: a default one is made on the way, and panics.
         self.trust.check_system()?;
         let protocol = if route.encrypted { ClientProtocol::Https } else { ClientProtocol::Http };
         let proxy = Some(gate.proxy().to_owned());
@@ -286,7 +288,7 @@ impl HttpRegistry {
             // Plain HTTP must not fail because no certificates are installed. This client never sees one: the gate
             // lets no tunnel through for it.
             accept_invalid_certificates: route.plain,
-            extra_root_certificates: if route.plain { Vec::new() } else { self.trust.extra()? },
+            extra_root_certificates: if route.plain { Vec::new() } else { self.extra_certificates()? },
             platform_resolver: None,
             read_timeout: Some(self.options.stall_timeout),
             // The gate opens connections, and knows better why one did not open. This is for the rest: TLS.
@@ -296,6 +298,12 @@ impl HttpRegistry {
             https_proxy: proxy,
             ..ClientConfig::default()
         })?)
+    }
+
+    /// The certificates besides the system's, in oci-client's terms.
+    fn extra_certificates(&self) -> Result<Vec<Certificate>, Cause> {
+        let certificate = |der: &[u8]| Certificate { encoding: CertificateEncoding::Der, data: der.to_vec() };
+        Ok(self.trust.extra()?.iter().map(|der| certificate(der)).collect())
     }
 
     /// A tag or a digest of the repository, in oci-client's terms.

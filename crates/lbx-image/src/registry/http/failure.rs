@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use lbx_net::{authority, certificate_problem, speaks_no_tls};
 use oci_client::errors::{DigestError, OciDistributionError, OciEnvelope, OciErrorCode};
 
-use super::certificates::{certificate_problem, speaks_no_tls};
+use super::endpoint;
 use super::gate::Refusal;
-use super::{endpoint, route};
 use crate::manifest::MANIFEST_LIMIT;
 use crate::registry::{Again, Failure};
 use crate::{Digest, Error, Reference};
@@ -101,8 +101,7 @@ impl Asked {
 
     /// A request that got no answer, or one that broke off.
     fn broken(&self, error: reqwest::Error) -> Failure {
-        let host =
-            error.url().map(|url| if url.has_host() { route::authority(url) } else { quoted(url.as_str()) });
+        let host = error.url().map(|url| if url.has_host() { authority(url) } else { quoted(url.as_str()) });
         let host = host.unwrap_or_default();
         let registry = if host.is_empty() { self.registry() } else { self.host(&host) };
         if let Some(problem) = certificate_problem(&error) {

@@ -2,7 +2,7 @@
 //!
 //! oci-client speaks the protocol. It follows realms and redirects anywhere, reads documents without a limit, and has
 //! no say in names: all of that is judged here, below it. It is told of one proxy, on loopback, for this process
-//! alone: the gate opens connections only to where they may lead ([`super::route`]), through the user's own proxies
+//! alone: the gate opens connections only to where they may lead ([`lbx_net::Guard`]), through the user's own proxies
 //! where there are any, and lets back only as many bytes as were allowed. TLS runs through it end to end, so that
 //! the gate moves bytes that it can't read.
 //!
@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use lbx_net::{Guard, Trust, authority};
 use reqwest::Url;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,8 +27,6 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use self::dial::{Connection, Dialer, Upstream};
 use self::head::{Head, read_answer, read_head};
-use super::certificates::Trust;
-use super::route::{Guard, authority};
 use crate::{Cause, PullOptions, Reference};
 
 /// How long a client of the gate may take to say what it wants: it is this process.
@@ -86,6 +85,13 @@ pub(super) enum Refusal {
     TooMuch,
 }
 
+/// Whoever wrote the reference wanted its host, and only a registry that is on this machine may lead to it.
+fn guard(reference: &Reference, options: &PullOptions) -> Guard {
+    let registry = Url::parse(&format!("https://{}", reference.registry())).ok();
+    let host = registry.and_then(|url| url.host_str().map(str::to_owned));
+    Guard::new(host, reference.is_loopback(), options.proxy.as_ref())
+}
+
 impl Gate {
     pub(super) async fn open(
         reference: &Reference,
@@ -94,7 +100,7 @@ impl Gate {
         route: Route,
     ) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let (address, secret, guard) = (listener.local_addr()?, secret()?, Guard::new(reference, options));
+        let (address, secret, guard) = (listener.local_addr()?, secret()?, guard(reference, options));
         let session = Arc::new(Session {
             address,
             credentials: head::basic("lbx", &secret),

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lbx_net::{Guard, Proxies, ProxyRoute, Trust, authority};
 use reqwest::Url;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -13,8 +14,6 @@ use tokio_rustls::TlsConnector;
 
 use super::head::read_status;
 use super::{Refusal, forbidden};
-use crate::registry::http::certificates::Trust;
-use crate::registry::http::route::{Guard, Proxies, ProxyRoute, authority};
 use crate::{Cause, PullOptions};
 
 /// What bytes go through: a socket, or TLS to a proxy.
@@ -55,7 +54,7 @@ impl Upstream {
 
 impl Dialer {
     pub(super) fn new(guard: Guard, options: &PullOptions, trust: Arc<Trust>) -> Self {
-        Self { guard, proxies: Proxies::new(options), trust, timeout: options.connect_timeout }
+        Self { guard, proxies: Proxies::new(options.proxy.as_ref()), trust, timeout: options.connect_timeout }
     }
 
     /// A connection whose other end is the target.
@@ -210,7 +209,7 @@ mod tests {
             let reference = Reference::parse("registry.test/a:1").expect("a reference");
             let bundles = if trusted { vec![authority.pem()] } else { Vec::new() };
             let trust = Arc::new(Trust::new(&bundles));
-            let dialer = Dialer::new(Guard::new(&reference, &options), &options, trust);
+            let dialer = Dialer::new(super::super::guard(&reference, &options), &options, trust);
             let tunnel = dialer.tunnel(&Url::parse("https://registry.test/v2/").expect("an address")).await;
             if !trusted {
                 let Err(Refusal::Proxy { proxy, .. }) = tunnel else { panic!("not refused") };

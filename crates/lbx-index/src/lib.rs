@@ -1,0 +1,15 @@
+//! Package indexes: ask them outside, serve inside, keep every file by digest.
+
+#![expect(dead_code, reason = "what asks indexes for pages comes next")]
+
+mod address;
+mod error;
+mod hashes;
+mod name;
+mod page;
+
+pub use self::address::{Address, Login, Origin, Password, SafeUrl};
+pub use self::error::{Cause, Error};
+pub use self::hashes::{Digest, Hashes};
+pub use self::name::{normalize, version_of};
+pub use self::page::{File, Page, Status};

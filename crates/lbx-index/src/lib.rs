@@ -9,6 +9,8 @@ mod hashes;
 mod name;
 mod page;
 pub mod settings;
+mod store;
+mod upstream;
 
 pub use self::address::{Address, Login, Origin, Password, SafeUrl};
 pub use self::credentials::{Credentials, Keyring, Netrc};
@@ -17,3 +19,4 @@ pub use self::hashes::{Digest, Hashes};
 pub use self::name::{normalize, version_of};
 pub use self::page::{File, Page, Status};
 pub use self::settings::{ClientCertificate, FindLinks, Limits, Settings, Strategy, Timeouts, TrustedHost};
+pub use self::store::{Store, Stored};

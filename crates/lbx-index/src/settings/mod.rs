@@ -28,6 +28,8 @@ pub struct Settings {
     pub no_index: bool,
     /// What it means that several indexes have a project.
     pub strategy: Strategy,
+    /// Addresses of files that the user's requirements name. A session may allow them.
+    pub direct: Vec<Address>,
     /// Who asks.
     pub credentials: Credentials,
     /// The proxy. Without one, connections are direct.
@@ -61,6 +63,7 @@ impl Settings {
             find_links: Vec::new(),
             no_index: false,
             strategy: Strategy::BestMatch,
+            direct: Vec::new(),
             credentials: Credentials::default(),
             proxy: None,
             ca_pem: Vec::new(),
@@ -86,7 +89,7 @@ impl Settings {
             FindLinks::Page(address) => Some(address),
             FindLinks::Folder(_) => None,
         });
-        self.indexes().into_iter().chain(pages).collect()
+        self.indexes().into_iter().chain(pages).chain(&self.direct).collect()
     }
 
     pub(crate) fn trusts(&self, origin: &Origin) -> bool {

@@ -7,4 +7,4 @@ pub(crate) mod client;
 pub(crate) mod files;
 pub(crate) mod pages;
 mod retry;
-mod sink;
+pub(crate) mod sink;

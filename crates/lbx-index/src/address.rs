@@ -131,11 +131,12 @@ impl Address {
         Self { url, login: self.login.clone() }
     }
 
-    /// Without what only the server that gave it out needs: a signature, often.
-    pub(crate) fn without_query(&self) -> Self {
+    /// As it may be kept: without what only the server that gave it out needs, a signature, often.
+    fn kept(&self) -> String {
         let mut url = self.url.clone();
         url.set_query(None);
-        Self { url, login: None }
+        url.set_fragment(None);
+        url.into()
     }
 }
 
@@ -145,10 +146,10 @@ impl fmt::Debug for Address {
     }
 }
 
-/// In the store: without a login, and only where there is no query.
+/// In the store: without a login, a query or a fragment.
 impl Serialize for Address {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.without_query().url.as_str().serialize(serializer)
+        self.kept().serialize(serializer)
     }
 }
 
@@ -275,7 +276,7 @@ mod tests {
         let shown = format!("{address:?} {:?} {:?}", address.login(), address.origin());
         assert!(!shown.contains("hush") && !shown.contains("quiet") && !shown.contains("me:"), "{shown}");
         let kept = serde_json::to_string(&address).expect("JSON");
-        assert_eq!(kept, "\"https://index.test:8443/simple/a#x\"");
+        assert_eq!(kept, "\"https://index.test:8443/simple/a\"");
         let error = Address::parse("an index", "https://me:hush@[::1/").expect_err("malformed");
         assert!(!error.to_string().contains("hush"), "{error}");
     }

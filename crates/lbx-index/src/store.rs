@@ -131,7 +131,8 @@ impl Store {
         let file = private().create(true).truncate(false).write(true).open(&path)?;
         // One that has no name any more is not the lock of whatever is made next.
         let held = file.file().try_lock().is_ok() && same_file(&file, &path)?;
-        Ok(held.then_some(Lock { path, _file: file }))
+        // Only who holds it may drop it.
+        Ok(if held { Some(Lock { path, _file: file }) } else { None })
     }
 
     /// Begins a file.
@@ -393,6 +394,12 @@ mod tests {
         assert!(store.try_lock("key").expect("no error").is_none());
         assert!(store.try_lock("other").expect("no error").is_some());
         let part = Store::begin(lock).expect("a part");
+        assert!(store.try_lock("key").expect("no error").is_none());
+        assert_eq!(
+            fs::read_dir(store.root.join("tmp")).expect("tmp").count(),
+            2,
+            "who came late took nothing"
+        );
         drop(part);
         assert_eq!(fs::read_dir(store.root.join("tmp")).expect("tmp").count(), 0);
         assert!(store.try_lock("key").expect("no error").is_some());

@@ -32,7 +32,7 @@ pub(super) fn full(bytes: Vec<u8>) -> Body {
 
 /// What is done when all was sent, or when there is no more to come.
 pub(super) trait Watcher: Send + Sync + 'static {
-    /// All that was asked for went out.
+    /// All that was asked for is on its way out.
     fn sent(&self, stored: &Stored);
     /// The file turned out not to be to be had.
     fn failed(&self, error: Arc<Error>);
@@ -40,19 +40,26 @@ pub(super) trait Watcher: Send + Sync + 'static {
 
 /// A part of a file of the store.
 pub(super) fn stored(stored: Stored, from: u64, to: u64, watcher: Arc<dyn Watcher>) -> Body {
+    if from >= to {
+        watcher.sent(&stored);
+        return full(Vec::new());
+    }
     let stream = stream::try_unfold(from, move |at| {
         let (stored, watcher) = (stored.clone(), Arc::clone(&watcher));
-        async move {
-            if at >= to {
-                watcher.sent(&stored);
-                return Ok(None);
-            }
-            let bytes = read(&stored.file, at, PIECE.min(to - at)).await?;
-            let next = at + bytes.len() as u64;
-            Ok(Some((bytes, next)))
-        }
+        async move { Ok((at < to).then_some(piece_of(&stored, at, to, watcher.as_ref()).await?)) }
     });
     boxed(stream)
+}
+
+/// The next piece of a file that is here, and where the one after it begins. The last one is the end of all, as far as
+/// anybody here hears of it: nobody asks for more than was announced.
+async fn piece_of(stored: &Stored, at: u64, to: u64, watcher: &dyn Watcher) -> io::Result<(Bytes, u64)> {
+    let bytes = read(&stored.file, at, PIECE.min(to.saturating_sub(at))).await?;
+    let next = at + bytes.len() as u64;
+    if !bytes.is_empty() && next >= to {
+        watcher.sent(stored);
+    }
+    Ok((bytes, next))
 }
 
 /// A whole file that is still coming.
@@ -74,13 +81,9 @@ async fn next_of_coming(
     loop {
         let now = progress.borrow_and_update().clone();
         match now.end {
-            Some(Ok(stored)) if at >= stored.size => {
-                watcher.sent(&stored);
-                return Ok(None);
-            }
+            Some(Ok(stored)) if at >= stored.size => return Ok(None),
             Some(Ok(stored)) => {
-                let bytes = read(&stored.file, at, PIECE.min(stored.size - at)).await?;
-                let next = at + bytes.len() as u64;
+                let (bytes, next) = piece_of(&stored, at, stored.size, watcher).await?;
                 return Ok(Some((bytes, (next, progress))));
             }
             Some(Err(error)) => {

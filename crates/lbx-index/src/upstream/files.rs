@@ -224,7 +224,10 @@ impl Download<'_> {
                     if sink.received > before {
                         retry.progress();
                     }
-                    retry.pause(failure).await?;
+                    if let Err(error) = retry.pause(failure).await {
+                        sink.give_up().await;
+                        return Err(error);
+                    }
                 }
             }
         }

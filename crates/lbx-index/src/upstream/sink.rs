@@ -63,6 +63,13 @@ impl Sink {
         self.queue.send(Piece::Restart).await.is_ok()
     }
 
+    /// Takes away what was written.
+    pub(crate) async fn give_up(self) {
+        drop(self.queue);
+        // That it was not whole is all that it can say.
+        let _ = self.writer.await;
+    }
+
     /// The file, under its final name, if it is what was promised.
     pub(crate) async fn finish(self) -> Result<Result<Stored, Mismatch>, Error> {
         // The last of it says that it is whole; a sink that is dropped is one that was given up.

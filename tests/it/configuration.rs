@@ -283,7 +283,7 @@ fn a_variable_in_a_requirement_file_is_named_with_its_line() {
     refused(
         &home,
         &format!("{HEAD}[functions.a]\nsource = \"src\"\nrequirements = [\"r.txt\"]\n"),
-        "error: more.txt:2: `${TOKEN}` has no value: the sandbox does not have your environment\n\
-        hint: write the value itself; an index with a password goes into PIP_INDEX_URL or PIP_EXTRA_INDEX_URL\n",
+        "error: more.txt:2: the variable TOKEN is not set, or is empty\n\
+        hint: set it in the environment of lbx; its value is seen by nothing but this line\n",
     );
 }

@@ -228,10 +228,16 @@ fn a_full_disk_under_pip_is_named_and_the_next_build_is_well() {
 fn a_full_disk_under_pips_local_packages_is_named_and_the_next_build_is_well() {
     let Some((home, mut command)) = full_store("tmp") else { return };
     // A folder is copied for pip, so it is lbx that finds no room.
-    home.write("r.txt", "--no-index\n--find-links wheels\nbig\n");
+    home.write("r.txt", "--no-index\n./big\n");
+    let build = "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n";
     let name = "big-1.0-py3-none-any.whl";
-    fs_err::create_dir(home.project().join("wheels")).unwrap();
-    fs_err::rename(home.project().join(name), home.project().join("wheels").join(name)).unwrap();
+    let backend = format!(
+        "import shutil\n\ndef build_wheel(folder, config_settings=None, metadata_directory=None):\n    \
+         shutil.copy('{name}', folder)\n    return '{name}'\n"
+    );
+    home.write("big/pyproject.toml", build);
+    home.write("big/backend.py", backend);
+    fs_err::rename(home.project().join(name), home.project().join("big").join(name)).unwrap();
     fails_for_want_of_room(
         &home,
         &mut command,

@@ -9,6 +9,7 @@
 //! | `requirements` | what pip refuses, and what is wrong with wheels |
 //! | `limits` | builds that use up what they may use |
 //! | `images` | what is wrong with a registry or an image |
+//! | `indexes` | package indexes: logins, options, addresses, what is refused |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
 //! | `session` | `run` and `shell`: exit codes, streams, signals, the terminal |
 //! | `interrupts` | signals, at every stage |
@@ -22,6 +23,7 @@ mod doctor;
 mod examples;
 mod host;
 mod images;
+mod indexes;
 mod interrupts;
 mod lambda;
 mod limits;

@@ -34,7 +34,7 @@ fn a_requirement_that_does_not_exist_is_told_in_the_words_of_pip() {
         &home,
         &mut lbx_shared(&home, &["build", "--image", &image]),
         REQUIREMENTS,
-        "Looking in links: /lbx/project/wheels\n\
+        "Looking in indexes: [ROOT]/project/wheels\n\
         ERROR: Could not find a version that satisfies the requirement one==2 (from versions: 1.0)\n\
         ERROR: No matching distribution found for one==2\n\
         error: pip cannot build the requirements of r.txt (exit status 1)\n\

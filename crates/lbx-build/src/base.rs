@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use lbx_image::Image;
-use lbx_sandbox::{End, Exit, Overlay, Reached, Root, Spec, Stream, Streams};
+use lbx_sandbox::{End, Exit, Network, Overlay, Reached, Root, Spec, Stream, Streams};
 use serde::Deserialize;
 
 use crate::error::Error;
 use crate::event::Event;
+use crate::index::Serving;
 use crate::limits::{Breach, Limits, Watch};
 use crate::site::Site;
 use crate::suspect;
@@ -18,7 +19,8 @@ use crate::suspect;
 const IMAGE_VARIABLES: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR"];
 
 /// What finds out about the image's Python. It must run on any Python 3, and import nothing of the image's
-/// site-packages but the metadata of pip. That alone does not say that pip is there.
+/// site-packages but the metadata of pip and what says which index it asks. The metadata alone does not say that pip is
+/// there.
 const PROBE: &str = "import sys, json
 try:
     from importlib.metadata import version
@@ -26,7 +28,12 @@ try:
     pip = version('pip') if find_spec('pip') else None
 except Exception:
     pip = None
-print(json.dumps({'python': '%d.%d.%d' % sys.version_info[:3], 'pip': pip}))";
+try:
+    from pip._internal.models.index import PyPI
+    index = PyPI.simple_url
+except Exception:
+    index = None
+print(json.dumps({'python': '%d.%d.%d' % sys.version_info[:3], 'pip': pip, 'index': index}))";
 
 /// An image that is ready to run things.
 #[derive(Debug)]
@@ -41,12 +48,15 @@ pub(crate) struct Base {
     pub(crate) python: String,
     /// The version of its pip.
     pub(crate) pip: String,
+    /// The index that its pip asks when it is told of none.
+    pub(crate) index: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Found {
     python: String,
     pip: Option<String>,
+    index: Option<String>,
 }
 
 impl Base {
@@ -66,7 +76,7 @@ impl Base {
         let pip = found.pip.ok_or_else(|| Error::NoPip { image: site.choice.image.clone() })?;
         let digest = image.manifest_digest.to_string();
         site.tell(Event::ImageReady { digest, python: found.python.clone(), pip: pip.clone() });
-        Ok(Self { image, root, interpreter, python: found.python, pip })
+        Ok(Self { image, root, interpreter, python: found.python, pip, index: found.index })
     }
 }
 
@@ -111,7 +121,7 @@ fn find_python(site: &Site, image: &Image, root: &Root) -> Result<(String, Found
         [runtime.interpreter.clone(), runtime.runtime.clone(), "python3".into(), "python".into()];
     for interpreter in &candidates {
         let spec = probe_spec(image, root, interpreter);
-        match run(site, &spec, &|_| {}) {
+        match run(site, &spec, None, &|_| {}) {
             Err(Error::Sandbox(lbx_sandbox::Error::ProgramNotFound { .. })) => {}
             Err(Error::Sandbox(lbx_sandbox::Error::Exec { failure, .. }))
                 if failure.errno_name() == "ENOEXEC" =>
@@ -201,8 +211,14 @@ pub(crate) struct Output {
 /// The most of a command's output that is kept. Bytes.
 const KEPT_OUTPUT: usize = 4 << 20;
 
-/// Runs a command in the sandbox to its end, or until the build is cancelled; `line` sees each line.
-pub(crate) fn run(site: &Site, spec: &Spec, line: &(dyn Fn(&str) + Sync)) -> Result<Output, Error> {
+/// Runs a command in the sandbox to its end, or until the build is cancelled; `line` sees each line. Where its network is
+/// one server, that is `serving`.
+pub(crate) fn run(
+    site: &Site,
+    spec: &Spec,
+    serving: Option<&Serving<'_>>,
+    line: &(dyn Fn(&str) + Sync),
+) -> Result<Output, Error> {
     site.cancel.check()?;
     let spec = site.isolate(spec.clone())?;
     let limits = site.limits;
@@ -211,6 +227,10 @@ pub(crate) fn run(site: &Site, spec: &Spec, line: &(dyn Fn(&str) + Sync)) -> Res
     let handle = running.kill_handle();
     let stop = handle.clone();
     let _registered = site.cancel.on_cancel(move || handle.kill());
+    if let Some(serving) = serving {
+        let is_apart = matches!(spec.network, Network::Served(_));
+        serving.listen(if is_apart { running.listener()? } else { None })?;
+    }
     let watch = Watch::start(limits, &spec);
     let heard = |said: &str| {
         watch.hear();

@@ -8,14 +8,16 @@ use lbx_image::{ProxyOptions, PullOptions, Reference, Store};
 use lbx_plan::{Architecture, Artifact, Plan};
 use lbx_sandbox::{Backend, Launcher, Level};
 use lbx_wheel::WheelStore;
+use tokio::runtime::Handle;
 
 use crate::archive::{self, Part};
 use crate::base::Base;
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::event::{Event, Observer};
+use crate::index::{Indexes, Places};
 use crate::limits::Limits;
-use crate::project::Project;
+use crate::project::{Project, Variable};
 use crate::publish;
 use crate::report::{ArtifactReport, Report};
 use crate::resolve::{self, ResolvedSet};
@@ -32,10 +34,12 @@ pub struct Host {
     pub require: Level,
     /// Where images, wheels and temporary files are kept.
     pub cache_dir: PathBuf,
-    /// The CA bundle that TLS is to trust, in the sandbox and outside.
+    /// The CA bundle that TLS is to trust.
     pub ca_bundle: Option<PathBuf>,
-    /// Variables about package indexes and proxies that pip is to see.
-    pub pip_environment: Vec<(String, String)>,
+    /// Package indexes as this host has them configured.
+    pub indexes: lbx_index::Settings,
+    /// The environment, for the variables that a project names.
+    pub variable: Variable,
     /// The proxies that registries are reached through.
     pub proxy: Option<ProxyOptions>,
 }
@@ -45,7 +49,7 @@ pub struct Host {
 pub struct Options {
     /// Where zips go.
     pub destination: Destination,
-    /// Take the image from the store, and ask no registry.
+    /// Take the image and all packages from the store, and ask no registry and no index.
     pub offline: bool,
     /// What each command in the sandbox may use.
     pub limits: Limits,
@@ -171,6 +175,7 @@ pub async fn build(
 ) -> Result<Report, Error> {
     // What is wrong with the user's own files is said before anything is fetched for it.
     let parts = archive::collect_parts(&project, &plan, &options)?;
+    let places = Places::of(&project, &plan, &host, options.offline)?;
     observer(planned(&plan));
     let choice = plan.image_choice();
     let (site, image) = Site::open(choice, host, options.limits, options.offline, cancel, observer).await?;
@@ -179,7 +184,8 @@ pub async fn build(
         .map_err(|source| Error::WheelStore(Box::new(source)).in_store(cache_dir, "wheels"))?;
     let context = Context { project, plan, options, site, wheels, parts };
     // Everything from here on blocks: processes, files, hashing. It has threads of its own.
-    let work = tokio::task::spawn_blocking(move || build_in(&context, image));
+    let runtime = Handle::current();
+    let work = tokio::task::spawn_blocking(move || build_in(&context, image, places, runtime));
     work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
@@ -202,15 +208,23 @@ fn users(plan: &Plan, set: usize) -> String {
     }
 }
 
-fn build_in(context: &Context, image: lbx_image::Image) -> Result<Report, Error> {
+fn build_in(
+    context: &Context,
+    image: lbx_image::Image,
+    places: Vec<Places>,
+    runtime: Handle,
+) -> Result<Report, Error> {
     let base = Base::prepare(&context.site, image)?;
-    let sets = parallel(context, &context.plan.sets, |index, set| resolve::run(context, &base, index, set))?;
+    let indexes = Indexes::new(places, base.index.as_deref(), runtime)?;
+    let sets = parallel(context, &context.plan.sets, |index, set| {
+        resolve::run(context, &base, &indexes, index, set)
+    })?;
     let staging = publish::Staging::new(context.options.destination.folder())?;
     let artifacts = parallel(context, &context.plan.artifacts, |index, artifact| {
         build_artifact(context, &sets, &staging, index, artifact)
     })?;
     context.site.cancel.check()?;
-    let report = Report::new(context, &base, artifacts);
+    let report = Report::new(context, &base, &sets, artifacts);
     staging.publish(&context.options.destination, &report)?;
     for (index, artifact) in report.artifacts.iter().enumerate() {
         let path = context.options.destination.zip(&artifact.name);

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lbx_plan::PlanError;
 
@@ -54,6 +55,12 @@ pub enum Error {
         /// Where the configuration names it.
         position: String,
         /// The path as written.
+        path: String,
+    },
+    /// A project, archive or folder that requirements name does not exist.
+    #[error("`{path}`, which the requirements name, does not exist")]
+    PathMissing {
+        /// The path, relative to the project.
         path: String,
     },
     /// A source that the configuration names is a file.
@@ -179,6 +186,23 @@ pub enum Error {
         /// How much a folder of temporary files holds.
         tmp: Option<u64>,
     },
+    /// What the user says of package indexes cannot be, or an index cannot be asked.
+    #[error(transparent)]
+    Index(Box<lbx_index::Error>),
+    /// An index did not give what pip asked for.
+    #[error("cannot get the requirements of {requirements}")]
+    Fetch {
+        /// The requirement files.
+        requirements: String,
+        /// What pip said, in full.
+        output: String,
+        /// Why.
+        #[source]
+        source: Arc<lbx_index::Error>,
+    },
+    /// Nobody says which index there is.
+    #[error("there is no package index: nobody names one, and the image's pip knows none")]
+    NoIndex,
     /// What build code left under a wheel's name is none, or cannot be opened.
     #[error("cannot take what pip left")]
     Output(#[from] lbx_sandbox::OutputError),
@@ -348,6 +372,11 @@ impl Error {
         Self::Store(Box::new(source))
     }
 
+    /// Something about package indexes.
+    pub(crate) fn index(source: lbx_index::Error) -> Self {
+        Self::Index(Box::new(source))
+    }
+
     /// The image `reference` cannot be had.
     pub(crate) fn image(reference: &str, source: lbx_image::Error) -> Self {
         Self::Image { reference: reference.to_owned(), source: Box::new(source) }
@@ -392,12 +421,16 @@ impl Error {
     /// What this is about.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::Index(source) if matches!(**source, lbx_index::Error::Io(_)) => ErrorKind::System,
             Self::Plan(_)
+            | Self::Index(_)
+            | Self::NoIndex
             | Self::TextTooLarge { .. }
             | Self::NotText { .. }
             | Self::Encoding { .. }
             | Self::NotAFile { .. }
             | Self::SourceMissing { .. }
+            | Self::PathMissing { .. }
             | Self::SourceNotAFolder { .. }
             | Self::SourceOutside { .. }
             | Self::StoreInProject { .. }
@@ -411,7 +444,7 @@ impl Error {
             | Self::ForeignCpu { .. }
             | Self::PythonFails { .. } => ErrorKind::Image,
             Self::Sandbox(_) => ErrorKind::Sandbox,
-            Self::Pip { .. } => ErrorKind::Requirements,
+            Self::Pip { .. } | Self::Fetch { .. } => ErrorKind::Requirements,
             // Reading and writing fail for the system's reasons, and not for the wheel's.
             Self::Wheel { source, .. } if matches!(**source, lbx_wheel::WheelError::Io(_)) => {
                 ErrorKind::System
@@ -439,6 +472,9 @@ impl Error {
         match self {
             Self::Plan(error) => error.hint(),
             Self::Image { source, .. } | Self::Store(source) => source.hint(),
+            Self::Index(source) => source.hint(),
+            Self::Fetch { source, .. } => source.hint(),
+            Self::NoIndex => Some("set PIP_INDEX_URL, or name one in lbx.toml with [[index]]".to_owned()),
             Self::NoSpace { .. } => Some(STORE_FULL.to_owned()),
             Self::PipNoSpace { tmp, .. } => {
                 let holds = tmp.map(|tmp| format!(" (up to {}: --tmp-limit)", bytes(tmp)));
@@ -450,6 +486,10 @@ impl Error {
             Self::Encoding { source, .. } => Some(source.hint().to_owned()),
             Self::NotText { .. } => Some("save it as UTF-8".to_owned()),
             Self::Pip { output, met, .. } => met.clone().or_else(|| pip::hint(output)),
+            Self::PathMissing { .. } => Some(
+                "folders of archives are relative to the file that names them, all else to the project's folder"
+                    .to_owned(),
+            ),
             Self::SourceMissing { .. } => Some("paths are relative to the folder of lbx.toml".to_owned()),
             Self::SourceOutside { .. } => {
                 Some("move it into the project, or put lbx.toml in a folder above both".to_owned())

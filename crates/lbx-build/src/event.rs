@@ -52,6 +52,13 @@ pub enum Event {
         /// What it says.
         line: String,
     },
+    /// What ran beside pip asked for what it cannot have.
+    ResolveRefused {
+        /// Index of the set.
+        set: usize,
+        /// What it asked for, with the name of the host.
+        what: String,
+    },
     /// pip is done, and every wheel is verified and stored.
     ResolveFinished {
         /// Index of the set.

@@ -23,10 +23,13 @@ pub struct Project {
     pub files: RequirementFiles,
 }
 
+/// The value of a variable of the environment that has one.
+pub type Variable = fn(&str) -> Option<String>;
+
 impl Project {
     /// Reads `lbx.toml` at `path`, and all that it names.
-    pub fn load(path: &Path) -> Result<Self, Error> {
-        Self::open(path)?.with_requirements()
+    pub fn load(path: &Path, variable: Variable) -> Result<Self, Error> {
+        Self::open(path)?.with_requirements(variable)
     }
 
     /// Reads `lbx.toml` at `path`, and nothing that it names.
@@ -39,17 +42,17 @@ impl Project {
     }
 
     /// A project without a file: `config` stands in for it.
-    pub fn with_config(root: &Path, config: Config) -> Result<Self, Error> {
-        Self::bare(root, config)?.with_requirements()
+    pub fn with_config(root: &Path, config: Config, variable: Variable) -> Result<Self, Error> {
+        Self::bare(root, config)?.with_requirements(variable)
     }
 
     fn bare(root: &Path, config: Config) -> Result<Self, Error> {
         Ok(Self { root: fs_err::canonicalize(root)?, config, files: RequirementFiles::default() })
     }
 
-    fn with_requirements(mut self) -> Result<Self, Error> {
+    fn with_requirements(mut self, variable: Variable) -> Result<Self, Error> {
         for at in self.named_requirements() {
-            self.read_named(&at)?;
+            self.read_named(&at, variable)?;
         }
         Ok(self)
     }
@@ -62,7 +65,7 @@ impl Project {
     }
 
     /// Reads a requirement file that the configuration names.
-    fn read_named(&mut self, at: &At<String>) -> Result<(), Error> {
+    fn read_named(&mut self, at: &At<String>, variable: Variable) -> Result<(), Error> {
         let path = normal(&at.value);
         let position = self.config.position(at.offset);
         if at.starts_with('/') || at.split('/').any(|part| part == "..") {
@@ -79,24 +82,24 @@ impl Project {
             })
             .into());
         }
-        self.read(&path)
+        self.read(&path, variable)
     }
 
     /// Reads a requirement file and those that it names.
-    fn read(&mut self, path: &str) -> Result<(), Error> {
+    fn read(&mut self, path: &str, variable: Variable) -> Result<(), Error> {
         if self.files.get(path).is_some() {
             return Ok(());
         }
         let text = lbx_plan::decode(&read_bytes(&self.root.join(path))?)
             .map_err(|source| Error::Encoding { path: path.to_owned(), source })?;
-        self.files.insert(path.to_owned(), text);
+        self.files.insert(path.to_owned(), text, &variable);
         for (line, target) in self.files.references(path).map_err(lbx_plan::PlanError::from)? {
             if let Err(message) = self.check(&target) {
                 let position = Position::line(path, line);
                 let hint = self.nearby(&target);
                 return Err(lbx_plan::PlanError::from(RequirementsError { position, message, hint }).into());
             }
-            self.read(&target)?;
+            self.read(&target, variable)?;
         }
         Ok(())
     }
@@ -112,6 +115,17 @@ impl Project {
             return Err(format!("`{path}` is not a file"));
         }
         Ok(())
+    }
+
+    /// The path of something that requirements name, which must be there and in the project.
+    pub(crate) fn inside(&self, path: &str) -> Result<PathBuf, Error> {
+        let real = fs_err::canonicalize(self.root.join(path))
+            .map_err(|_| Error::PathMissing { path: path.to_owned() })?;
+        if !real.starts_with(&self.root) {
+            let position = "requirements".to_owned();
+            return Err(Error::SourceOutside { position, path: path.to_owned(), target: real });
+        }
+        Ok(real)
     }
 
     /// A file that the user may have meant: text files in the folder of the missing one.
@@ -163,7 +177,7 @@ mod tests {
             fs_err::create_dir_all(path.parent().unwrap()).unwrap();
             fs_err::write(path, text).unwrap();
         }
-        let loaded = Project::load(&root.path().join("lbx.toml"));
+        let loaded = Project::load(&root.path().join("lbx.toml"), |_| None);
         (root, loaded)
     }
 
@@ -201,7 +215,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs_err::write(root.path().join("lbx.toml"), config).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", root.path().join("link.txt")).unwrap();
-        let error = Project::load(&root.path().join("lbx.toml")).unwrap_err().to_string();
+        let error = Project::load(&root.path().join("lbx.toml"), |_| None).unwrap_err().to_string();
         assert!(error.ends_with("`link.txt` is a link out of the project"), "{error}");
     }
 }

@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lbx_archive::Written;
-use lbx_plan::{Artifact, Kind};
+use lbx_plan::{Artifact, DependencySet, Kind};
 use lbx_sandbox::{Backend, Claims, Level};
 use lbx_wheel::Wheel;
 use serde::Serialize;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::base::Base;
 use crate::engine::Context;
 use crate::listing::{Item, LeftOut};
+use crate::resolve::ResolvedSet;
 
 /// What a build made.
 #[derive(Clone, Debug, Serialize)]
@@ -29,6 +30,8 @@ pub struct Report {
     pub sandbox: SandboxReport,
     /// What compressed the files that did not come from wheels.
     pub compressor: &'static str,
+    /// The sets of dependencies, and where they came from.
+    pub dependencies: Vec<SetReport>,
     /// The artifacts, by name.
     pub artifacts: Vec<ArtifactReport>,
 }
@@ -44,6 +47,34 @@ pub struct ImageReport {
     pub python: String,
     /// The version of its pip.
     pub pip: String,
+}
+
+/// A set of dependencies, resolved once for all artifacts that have it.
+#[derive(Clone, Debug, Serialize)]
+pub struct SetReport {
+    /// The requirement files.
+    pub requirements: Vec<String>,
+    /// The files that were taken from indexes, by name: wheels of the set, and what others were built from and with.
+    pub taken: Vec<TakenReport>,
+    /// What was asked for and not given, with the name of the host: somebody's build code wanted it.
+    pub refused: Vec<String>,
+}
+
+/// A file that was taken from an index.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct TakenReport {
+    /// The file's name.
+    pub file: String,
+    /// SHA-256, in hexadecimal.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its address, without user, password and the values of a query.
+    pub url: String,
+    /// The index that lists it; none for a file that a requirement names by its address.
+    pub index: Option<String>,
+    /// Whether it is a wheel of the set itself.
+    pub installed: bool,
 }
 
 /// How build code was isolated.
@@ -100,7 +131,13 @@ pub struct WheelReport {
 }
 
 impl Report {
-    pub(crate) fn new(context: &Context, base: &Base, artifacts: Vec<ArtifactReport>) -> Self {
+    pub(crate) fn new(
+        context: &Context,
+        base: &Base,
+        sets: &[ResolvedSet],
+        artifacts: Vec<ArtifactReport>,
+    ) -> Self {
+        let sets = context.plan.sets.iter().zip(sets);
         Self {
             lbx: env!("CARGO_PKG_VERSION"),
             runtime: context.plan.runtime.runtime.clone(),
@@ -117,6 +154,7 @@ impl Report {
                 claims: context.site.isolation.claims,
             },
             compressor: lbx_archive::COMPRESSOR,
+            dependencies: sets.map(|(set, resolved)| SetReport::new(set, resolved)).collect(),
             artifacts,
         }
     }
@@ -127,6 +165,28 @@ impl Report {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
+    }
+}
+
+impl SetReport {
+    fn new(set: &DependencySet, resolved: &ResolvedSet) -> Self {
+        let is_installed =
+            |sha256: &str| resolved.wheels.iter().any(|wheel| wheel.digest.to_string() == sha256);
+        // Parts alone were looked at, and what was looked at is not what was taken.
+        let whole = resolved.taken.files.iter().filter(|file| file.whole);
+        let mut taken: Vec<_> = whole
+            .map(|file| TakenReport {
+                file: file.name.clone(),
+                sha256: file.sha256.to_string(),
+                size: file.size,
+                url: file.url.to_string(),
+                index: file.index.as_ref().map(ToString::to_string),
+                installed: is_installed(&file.sha256.to_string()),
+            })
+            .collect();
+        taken.sort();
+        taken.dedup();
+        Self { requirements: set.requirements.clone(), taken, refused: resolved.refused() }
     }
 }
 

@@ -4,17 +4,20 @@
 //! it leaves in its output folder is a stranger's work: it is collected after the sandbox is dead, and
 //! each wheel is verified before it is used.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lbx_index::Taken;
 use lbx_plan::DependencySet;
-use lbx_sandbox::{Access, Bind, File, Network, Output, Spec};
+use lbx_sandbox::{Access, Bind, File, Network, Spec};
 use lbx_wheel::{Target, Wheel, WheelError};
 
-use crate::base::{self, Base};
+use crate::base::{self, Base, Ended, Output};
 use crate::engine::Context;
 use crate::error::Error;
 use crate::event::Event;
+use crate::index::{Indexes, Serving};
 use crate::source;
 
 /// Where the project's files are in the sandbox.
@@ -23,8 +26,6 @@ const PROJECT: &str = "/lbx/project";
 const OUT: &str = "/lbx/out";
 /// Where Python finds the module that caps manylinux.
 const PYTHON_PATH: &str = "/lbx/python";
-/// Where TLS finds the host's certificates.
-const CERTIFICATES: &str = "/lbx/certificates.pem";
 
 /// Runs pip without the working directory on its path: a `logging.py` of the project must not become
 /// pip's. `-I` and `-P` will not do: the first hides `PYTHONPATH`, the second is too young.
@@ -40,39 +41,63 @@ const BUILD_EPOCH: &str = "315532800";
 pub(crate) struct ResolvedSet {
     /// Sorted by normalised name.
     pub(crate) wheels: Vec<Arc<Wheel>>,
+    /// What came from indexes for it.
+    pub(crate) taken: Taken,
+}
+
+impl ResolvedSet {
+    /// What was asked for and not given, each once.
+    pub(crate) fn refused(&self) -> Vec<String> {
+        refused(&self.taken)
+    }
+}
+
+fn refused(taken: &Taken) -> Vec<String> {
+    let all: BTreeSet<String> = taken.refused.iter().map(ToString::to_string).collect();
+    all.into_iter().collect()
 }
 
 /// Resolves a set.
 pub(crate) fn run(
     context: &Context,
     base: &Base,
+    indexes: &Indexes,
     index: usize,
     set: &DependencySet,
 ) -> Result<ResolvedSet, Error> {
     context.site.tell(Event::ResolveStarted { set: index });
     // Everything that this stage writes, it writes into the store.
-    let wheels = resolve(context, base, index, set).map_err(|error| {
+    let resolved = resolve(context, base, &indexes.serve(index)?, index, set).map_err(|error| {
         error.in_store(context.site.store.root(), &format!("pip's work on {}", names(set)))
     })?;
-    context.site.tell(Event::ResolveFinished { set: index, wheels: wheels.len() });
-    Ok(ResolvedSet { wheels })
+    context.site.tell(Event::ResolveFinished { set: index, wheels: resolved.wheels.len() });
+    Ok(resolved)
 }
 
 fn resolve(
     context: &Context,
     base: &Base,
+    serving: &Serving<'_>,
     index: usize,
     set: &DependencySet,
-) -> Result<Vec<Arc<Wheel>>, Error> {
+) -> Result<ResolvedSet, Error> {
     let scratch = context.site.store.scratch().map_err(|source| image_error(context, source))?;
     // Goes with the scratch folder, whatever build code has filled it with.
     let work = scratch.path("pip");
     let out = folder(&work, "out")?;
-    let spec = spec(context, base, set, &work, &out)?;
-    let output = base::run(&context.site, &spec, &|line| {
-        context.site.tell(Event::ResolveLine { set: index, line: line.to_owned() });
+    let spec = spec(context, base, serving, set, &work, &out)?;
+    let mut output = base::run(&context.site, &spec, Some(serving), &|line| {
+        context.site.tell(Event::ResolveLine { set: index, line: serving.for_people(line) });
     })?;
+    output.text = serving.for_people(&output.text);
+    let taken = serving.taken();
+    for what in refused(&taken) {
+        context.site.tell(Event::ResolveRefused { set: index, what });
+    }
     if !output.ended.success() {
+        if let Some(source) = cause(&taken, &output) {
+            return Err(Error::Fetch { requirements: names(set), output: output.text, source });
+        }
         let limits = &context.site.limits;
         // Where nothing is mounted, temporary files are on the disk of the store too.
         let room =
@@ -88,7 +113,18 @@ fn resolve(
             limits.resources.tmp,
         ));
     }
-    collect(context, &out)
+    Ok(ResolvedSet { wheels: collect(context, &out)?, taken })
+}
+
+/// What an index did that made pip fail. pip goes on without it, and ends with words about something else.
+fn cause(taken: &Taken, output: &Output) -> Option<Arc<lbx_index::Error>> {
+    if matches!(output.ended, Ended::Stopped(_)) {
+        return None;
+    }
+    let last = taken.failures.iter().rev();
+    last.map(|failed| &failed.error)
+        .find(|error| !matches!(***error, lbx_index::Error::NotFound { .. }))
+        .cloned()
 }
 
 /// The requirement files of a set, for people.
@@ -107,23 +143,28 @@ fn folder(work: &Path, name: &str) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-fn spec(context: &Context, base: &Base, set: &DependencySet, work: &Path, out: &Path) -> Result<Spec, Error> {
-    let mut spec = Spec::new(base.root.clone(), command(base, set));
-    spec.network = Network::Host;
+fn spec(
+    context: &Context,
+    base: &Base,
+    serving: &Serving<'_>,
+    set: &DependencySet,
+    work: &Path,
+    out: &Path,
+) -> Result<Spec, Error> {
+    let mut spec = Spec::new(base.root.clone(), command(base, serving, set));
+    let kept_to_one = context.site.isolation.claims.network_served;
+    spec.network = if kept_to_one { Network::Served(serving.port()) } else { Network::Host };
     PROJECT.clone_into(&mut spec.cwd);
-    spec.env = environment(context, base);
+    spec.env = environment(base, serving);
     spec.binds.push(Bind { source: out.to_owned(), target: OUT.to_owned(), access: Access::ReadWrite });
     for path in &set.paths {
         spec.binds.push(local_path(context, work, path)?);
     }
     let (major, minor) = context.plan.runtime.glibc_version();
     spec.files.push(file(format!("{PYTHON_PATH}/_manylinux.py"), manylinux_cap(major, minor).into_bytes()));
-    if let Some(bundle) = &context.site.host.ca_bundle {
-        spec.files.push(file(CERTIFICATES.to_owned(), fs_err::read(bundle)?));
-    }
     for path in set.files.iter().filter(|path| !is_below_any(path, &set.paths)) {
-        let text = context.project.files.get(path).unwrap_or_default();
-        spec.files.push(file(format!("{PROJECT}/{path}"), for_pip(text)));
+        let text = context.project.files.for_pip(path, &|url| serving.direct_url(url));
+        spec.files.push(file(format!("{PROJECT}/{path}"), for_pip(&text)));
     }
     Ok(spec)
 }
@@ -145,7 +186,8 @@ fn is_below_any(path: &str, folders: &[String]) -> bool {
         .any(|folder| folder == "." || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
 }
 
-fn command(base: &Base, set: &DependencySet) -> Vec<String> {
+fn command(base: &Base, serving: &Serving<'_>, set: &DependencySet) -> Vec<String> {
+    let index = serving.index_url();
     let fixed = [
         base.interpreter.as_str(),
         "-c",
@@ -159,6 +201,11 @@ fn command(base: &Base, set: &DependencySet) -> Vec<String> {
         "--prefer-binary",
         // Old pips build old projects in another way, which needs a package that the image may not have.
         "--use-pep517",
+        // The server waits for indexes, and knows how long.
+        "--timeout",
+        "3600",
+        "--index-url",
+        &index,
         "--wheel-dir",
         OUT,
     ];
@@ -167,7 +214,7 @@ fn command(base: &Base, set: &DependencySet) -> Vec<String> {
     fixed.into_iter().map(str::to_owned).chain(files).collect()
 }
 
-fn environment(context: &Context, base: &Base) -> Vec<(String, String)> {
+fn environment(base: &Base, serving: &Serving<'_>) -> Vec<(String, String)> {
     let mut environment = base::environment(&base.image);
     let mut set = |name: &str, value: &str| environment.push((name.to_owned(), value.to_owned()));
     set("PIP_CONFIG_FILE", "/dev/null");
@@ -175,12 +222,13 @@ fn environment(context: &Context, base: &Base) -> Vec<(String, String)> {
     set("PYTHONPATH", PYTHON_PATH);
     set("PYTHONUNBUFFERED", "1");
     set("SOURCE_DATE_EPOCH", BUILD_EPOCH);
-    if context.site.host.ca_bundle.is_some() {
-        for name in ["CURL_CA_BUNDLE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"] {
-            set(name, CERTIFICATES);
-        }
+    // Whoever wants to reach anything else says so to the server, which refuses and remembers.
+    let proxy = serving.proxy_url();
+    for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
+        set(name, &proxy);
     }
-    environment.extend(context.site.host.pip_environment.iter().cloned());
+    set("no_proxy", "127.0.0.1");
+    set("NO_PROXY", "127.0.0.1");
     environment
 }
 
@@ -197,12 +245,7 @@ fn manylinux_cap(major: u32, minor: u32) -> String {
 /// A local project or archive, visible at its place. Folders are copied, because backends write beside
 /// the sources that they build; the user's own stay as they are.
 fn local_path(context: &Context, work: &Path, path: &str) -> Result<Bind, Error> {
-    let real = context.project.root.join(path);
-    let real = fs_err::canonicalize(&real)?;
-    if !real.starts_with(&context.project.root) {
-        let position = "requirements".to_owned();
-        return Err(Error::SourceOutside { position, path: path.to_owned(), target: real });
-    }
+    let real = context.project.inside(path)?;
     let target = if path == "." { PROJECT.to_owned() } else { format!("{PROJECT}/{path}") };
     if real.is_file() {
         return Ok(Bind { source: real, target, access: Access::ReadOnly });
@@ -236,8 +279,8 @@ fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
     Ok(wheels)
 }
 
-fn add(context: &Context, out: &Path, output: Output) -> Result<Arc<Wheel>, Error> {
-    let Output { name, file } = output;
+fn add(context: &Context, out: &Path, output: lbx_sandbox::Output) -> Result<Arc<Wheel>, Error> {
+    let lbx_sandbox::Output { name, file } = output;
     context.site.cancel.check()?;
     let go_on = || !context.site.cancel.is_cancelled();
     let added = context.wheels.add_open(&out.join(&name), file, &go_on);

@@ -90,6 +90,12 @@ impl Address {
             .then(|| Self { login: None, ..Self::from_url(url) })
     }
 
+    /// The address as somebody in particular asks there.
+    #[must_use]
+    pub fn with_login(self, login: Login) -> Self {
+        Self { login: Some(login), ..self }
+    }
+
     /// The address as it may be shown.
     pub fn safe(&self) -> SafeUrl {
         SafeUrl::of(&self.url)

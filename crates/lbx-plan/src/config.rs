@@ -27,6 +27,10 @@ pub struct Config {
     /// The layers to build, by name; each becomes `dist/NAME.zip`.
     #[serde(default)]
     pub layers: BTreeMap<At<String>, Layer>,
+    /// The package indexes, in place of those that `pip.conf` and `PIP_*` name; the first one is pip's `index-url`, the
+    /// others are its `extra-index-url`.
+    #[serde(default)]
+    pub index: Vec<Index>,
     /// The file that this was read from, and its text, for positions in messages.
     #[serde(skip)]
     pub origin: Origin,
@@ -43,7 +47,7 @@ pub struct Origin {
 
 /// `[project]`: what holds for the whole project.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Project {
     /// The Lambda runtime, such as `python3.11`.
     pub runtime: At<String>,
@@ -52,6 +56,33 @@ pub struct Project {
     pub arch: Architecture,
     /// The image to build in, in place of the runtime's own.
     pub image: Option<At<String>>,
+    /// What it means that several package indexes have a project.
+    #[serde(default)]
+    pub index_strategy: IndexStrategy,
+}
+
+/// What it means that several package indexes have a project.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum IndexStrategy {
+    /// The best version of any of them is taken, as pip does it. Whoever can publish in one of them can publish a
+    /// better version of anything.
+    #[default]
+    BestMatch,
+    /// The first one that has the project is the only one that is asked for it.
+    FirstMatch,
+}
+
+/// `[[index]]`: one package index.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Index {
+    /// Its address, as pip's `index-url` has it, without user and password.
+    pub url: At<String>,
+    /// The name of the environment variable that has the user's name.
+    pub username_env: Option<At<String>>,
+    /// The name of the environment variable that has the password or token.
+    pub password_env: Option<At<String>>,
 }
 
 /// `[defaults]`: what holds for every function, before what the function itself says.
@@ -114,7 +145,26 @@ impl Config {
     pub fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
         let mut config: Config = toml::from_str(text).map_err(|error| from_toml(file, text, &error))?;
         config.origin = Origin { file: file.to_owned(), text: text.to_owned() };
+        config.index.iter().try_for_each(|index| config.check_index(index))?;
         Ok(config)
+    }
+
+    /// A password that stands in the file is in everybody's checkout.
+    fn check_index(&self, index: &Index) -> Result<(), ConfigError> {
+        let authority = index.url.split("://").nth(1).and_then(|rest| rest.split(['/', '?', '#']).next());
+        let has_login = authority.is_some_and(|authority| authority.contains('@'));
+        let hint = "name the variables that hold them: `username-env` and `password-env`".to_owned();
+        if has_login {
+            let message = "the address of an index has a user or password in it".to_owned();
+            return Err(self.error(index.url.offset, message, Some(hint)));
+        }
+        match (&index.username_env, &index.password_env) {
+            (Some(name), None) => {
+                let message = "`username-env` without `password-env`".to_owned();
+                Err(self.error(name.offset, message, None))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// An error about the value at `offset`.
@@ -238,6 +288,19 @@ source = "layers/pythonutils"
         assert_eq!(error.position.to_string(), "lbx.toml:4:1");
         assert!(error.message.contains("unknown key `sorce`"), "{}", error.message);
         assert_eq!(error.hint.as_deref(), Some("did you mean `source`?"));
+    }
+
+    #[test]
+    fn an_index_has_names_of_variables_and_no_password() {
+        let head = "[project]\nruntime = \"python3.11\"\nindex-strategy = \"first-match\"\n[[index]]\n";
+        let good = format!("{head}url = \"https://h/simple\"\nusername-env = \"U\"\npassword-env = \"P\"\n");
+        let config = Config::parse("lbx.toml", &good).unwrap();
+        assert_eq!(config.project.index_strategy, IndexStrategy::FirstMatch);
+        assert_eq!(config.index[0].password_env, Some(At::nowhere("P".to_owned())));
+        let wrong = error(&format!("{head}url = \"https://me:hush@h/simple\"\n"));
+        assert_eq!(wrong.to_string(), "lbx.toml:5:7: the address of an index has a user or password in it");
+        let wrong = error(&format!("{head}url = \"https://h/simple\"\nusername-env = \"U\"\n"));
+        assert_eq!(wrong.to_string(), "lbx.toml:6:16: `username-env` without `password-env`");
     }
 
     #[test]

@@ -20,14 +20,18 @@
 mod catalog;
 mod config;
 mod encoding;
+mod hidden;
 mod plan;
 mod position;
 pub mod prune;
 mod requirements;
 
 pub use catalog::{Architecture, Runtime};
-pub use config::{Config, ConfigError, Defaults, Function, Layer, Origin, Project, json_schema};
+pub use config::{
+    Config, ConfigError, Defaults, Function, Index, IndexStrategy, Layer, Origin, Project, json_schema,
+};
 pub use encoding::{EncodingError, decode};
+pub use hidden::Hidden;
 pub use plan::{Artifact, DependencySet, ImageChoice, Kind, Overrides, Plan, PlanError};
 pub use position::{At, Position};
-pub use requirements::{Line, LineKind, RequirementFiles, RequirementsError, scan};
+pub use requirements::{Line, LineKind, PlaceOption, RequirementFiles, RequirementsError, scan};

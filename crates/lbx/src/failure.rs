@@ -41,9 +41,9 @@ impl From<lbx_build::Error> for Failure {
             ErrorKind::Interrupted => exit::INTERRUPTED,
         };
         let output = match &error {
-            lbx_build::Error::Pip { output, .. } | lbx_build::Error::PipNoSpace { output, .. } => {
-                Some(output.clone())
-            }
+            lbx_build::Error::Pip { output, .. }
+            | lbx_build::Error::PipNoSpace { output, .. }
+            | lbx_build::Error::Fetch { output, .. } => Some(output.clone()),
             _ => None,
         };
         let diagnosis = match &error {

@@ -8,6 +8,7 @@ mod diagnosis;
 mod environment;
 mod exit;
 mod failure;
+mod indexes;
 mod limits;
 mod render;
 mod signals;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
 fn start_log(verbose: u8, colours: bool) {
     let level = match verbose {
         0 => return,
-        1 => "lbx=debug,lbx_build=debug,lbx_image=debug,lbx_wheel=debug",
+        1 => "lbx=debug,lbx_build=debug,lbx_image=debug,lbx_index=debug,lbx_wheel=debug",
         _ => "trace",
     };
     let filter = tracing_subscriber::EnvFilter::new(level);

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT, ACCEPT_RANGES, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName,
-    HeaderValue, IF_RANGE, RANGE,
+    HeaderValue, IF_RANGE, PROXY_AUTHORIZATION, RANGE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
@@ -57,6 +59,9 @@ pub(super) async fn respond(inner: &Inner, request: &Request<Incoming>) -> Respo
     let path = request.uri().path();
     let found = split(path).and_then(|(secret, rest)| Some((inner.find(secret)?, rest)));
     let Some((state, rest)) = found else {
+        if let Some(host) = request.uri().authority() {
+            return elsewhere(inner, request, host.as_str());
+        }
         inner.attempts.refuse(Refused::new(request.method().as_str(), path, "it has no session's secret"));
         return plain(StatusCode::NOT_FOUND, b"there is nothing here\n".to_vec());
     };
@@ -89,6 +94,25 @@ pub(super) async fn respond(inner: &Inner, request: &Request<Incoming>) -> Respo
         plain(StatusCode::NOT_FOUND, b"there is nothing here\n".to_vec())
     });
     if request.method() == Method::HEAD { without_body(response) } else { response }
+}
+
+/// The answer to what was meant for another host, which a proxy would ask. It is written down by that host's name, for
+/// the session whose secret is the password.
+fn elsewhere(inner: &Inner, request: &Request<Incoming>, host: &str) -> Response<Body> {
+    // Never with what may be before it.
+    let host = host.rsplit('@').next().unwrap_or_default();
+    let refused = Refused::new(request.method().as_str(), host, "only package indexes can be reached");
+    let known = header(request, &PROXY_AUTHORIZATION).and_then(proxy_password);
+    let known = known.and_then(|secret| inner.find(&secret));
+    known.as_ref().map_or(&inner.attempts, |state| &state.log).refuse(refused);
+    plain(StatusCode::FORBIDDEN, format!("{host} cannot be reached from here\n").into_bytes())
+}
+
+/// The password of basic authentication.
+fn proxy_password(header: &str) -> Option<String> {
+    let encoded = header.strip_prefix("Basic ").or_else(|| header.strip_prefix("basic "))?;
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    Some(decoded.split_once(':')?.1.to_owned())
 }
 
 /// A project's page.

@@ -107,6 +107,12 @@ impl Session {
         Some(format!("{}{hash}", render::path(&self.state.prefix(), "url", listed)))
     }
 
+    /// The word that its addresses begin with. As the password of a proxy, it says in whose name something is asked for
+    /// that is not to be had.
+    pub fn secret(&self) -> &str {
+        &self.state.secret
+    }
+
     /// A text of whoever was told of the session, without its secret.
     pub fn redact(&self, text: &str) -> String {
         text.replace(&self.state.secret, "…")

@@ -18,8 +18,8 @@ use crate::{Address, Error, Origin};
 /// Everything there is to set.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The index.
-    pub index: Address,
+    /// The index; none, where nobody has named one.
+    pub index: Option<Address>,
     /// Further indexes.
     pub extra: Vec<Address>,
     /// Pages of links, and folders.
@@ -57,8 +57,13 @@ pub struct Settings {
 impl Settings {
     /// The defaults for one index.
     pub fn new(index: Address, store: impl Into<PathBuf>) -> Self {
+        Self { index: Some(index), ..Self::without_index(store) }
+    }
+
+    /// The defaults where no index is known yet.
+    pub fn without_index(store: impl Into<PathBuf>) -> Self {
         Self {
-            index,
+            index: None,
             extra: Vec::new(),
             find_links: Vec::new(),
             no_index: false,
@@ -80,7 +85,7 @@ impl Settings {
 
     /// The indexes that are asked, in order.
     pub(crate) fn indexes(&self) -> Vec<&Address> {
-        if self.no_index { Vec::new() } else { std::iter::once(&self.index).chain(&self.extra).collect() }
+        if self.no_index { Vec::new() } else { self.index.iter().chain(&self.extra).collect() }
     }
 
     /// Every address that the user wrote.
@@ -101,7 +106,8 @@ impl Settings {
         origin.is_loopback() || self.trusts(origin)
     }
 
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// Whether they can be used: no address is asked in the clear that must not be, and every proxy is one.
+    pub fn check(&self) -> Result<(), Error> {
         for address in self.addresses() {
             let origin = address.origin();
             if !origin.is_encrypted() && !self.may_be_plain(&origin) {
@@ -273,7 +279,7 @@ mod tests {
         );
         settings.trusted_hosts = vec![TrustedHost::parse("index.test").expect("a host")];
         assert!(settings.check().is_ok());
-        settings.index = address("http://127.0.0.1:8080/simple");
+        settings.index = Some(address("http://127.0.0.1:8080/simple"));
         assert!(settings.check().is_ok());
         settings.find_links = vec![FindLinks::parse("http://files.test/").expect("an address")];
         assert!(settings.check().is_err());

@@ -1,4 +1,4 @@
-//! `pip.conf`: what pip would be configured with, as settings.
+//! `pip.conf` and `PIP_*`: what pip would be configured with, as settings.
 //!
 //! The text is read as pip reads it: sections, `name = value` or `name: value`, values that go on in indented lines,
 //! comments on lines of their own. Sections that count later win, name by name.
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lbx_net::ProxyOptions;
 
-use crate::{Address, Error, FindLinks, Settings, TrustedHost};
+use crate::{Address, Error, FindLinks, Keyring, Settings, TrustedHost};
 
 /// The sections that matter when wheels are fetched and made; later ones win.
 pub const SECTIONS: [&str; 4] = ["global", "install", "download", "wheel"];
@@ -38,6 +38,9 @@ pub struct PipConf {
     pub timeout: Option<Duration>,
     /// `retries`
     pub retries: Option<u32>,
+    /// `keyring-provider`: whether a program is to be asked for passwords. pip's `auto` asks none where it must not
+    /// prompt.
+    pub keyring: Option<bool>,
 }
 
 impl PipConf {
@@ -47,20 +50,33 @@ impl PipConf {
         let mut found = Self::default();
         for section in SECTIONS {
             for (name, value) in values.get(section).into_iter().flatten() {
-                found.set(name, value)?;
+                let wrong = |problem| error(value.line, format!("sets {name} to {problem}"));
+                found.set(name, &value.text).map_err(wrong)?;
             }
         }
         Ok(found)
     }
 
-    fn set(&mut self, name: &str, value: &Value) -> Result<(), Error> {
-        let wrong = |problem: &str| error(value.line, format!("sets {name} to {problem}"));
-        let at = |_| wrong("what it cannot be");
-        let words = || value.text.split_whitespace();
+    /// Reads variables: `PIP_INDEX_URL` is what `index-url` is in a file.
+    pub fn variables<'v>(variables: impl IntoIterator<Item = (&'v str, &'v str)>) -> Result<Self, Error> {
+        let mut found = Self::default();
+        for (name, value) in variables {
+            let Some(option) = name.strip_prefix("PIP_") else { continue };
+            let option = option.to_ascii_lowercase().replace('_', "-");
+            let wrong = |problem| Error::Setting { what: name.to_owned(), problem: format!("is {problem}") };
+            found.set(&option, value).map_err(wrong)?;
+        }
+        Ok(found)
+    }
+
+    /// Sets one of them; an error is what its value is.
+    fn set(&mut self, name: &str, text: &str) -> Result<(), &'static str> {
+        let at = |_: Error| "what it cannot be";
+        let words = || text.split_whitespace();
         match name {
             // An empty value is what pip takes for none.
-            _ if value.text.is_empty() => {}
-            "index-url" => self.index = Some(Address::parse(name, &value.text).map_err(at)?),
+            _ if text.is_empty() => {}
+            "index-url" => self.index = Some(Address::parse(name, text).map_err(at)?),
             "extra-index-url" => {
                 let all = words().map(|word| Address::parse(name, word)).collect::<Result<_, _>>();
                 self.extra = Some(all.map_err(at)?);
@@ -73,24 +89,31 @@ impl PipConf {
                 self.trusted_hosts = Some(all.map_err(at)?);
             }
             "no-index" => {
-                self.no_index = Some(match value.text.to_ascii_lowercase().as_str() {
+                self.no_index = Some(match text.to_ascii_lowercase().as_str() {
                     "y" | "yes" | "t" | "true" | "on" | "1" => true,
                     "n" | "no" | "f" | "false" | "off" | "0" => false,
-                    _ => return Err(wrong("neither true nor false")),
+                    _ => return Err("neither true nor false"),
                 });
             }
-            "cert" => self.cert = Some(value.text.clone().into()),
-            "client-cert" => self.client_cert = Some(value.text.clone().into()),
+            "cert" => self.cert = Some(text.into()),
+            "client-cert" => self.client_cert = Some(text.into()),
             "proxy" => {
-                let (http, https) = (Some(value.text.clone()), Some(value.text.clone()));
+                let (http, https) = (Some(text.to_owned()), Some(text.to_owned()));
                 self.proxy = Some(ProxyOptions { http, https, no_proxy: None });
             }
-            "timeout" => {
-                let seconds = value.text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
+            "timeout" | "default-timeout" => {
+                let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0);
                 let timeout = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                self.timeout = Some(timeout.ok_or_else(|| wrong("no number of seconds"))?);
+                self.timeout = Some(timeout.ok_or("no number of seconds")?);
             }
-            "retries" => self.retries = Some(value.text.parse().map_err(|_| wrong("no number"))?),
+            "retries" => self.retries = Some(text.parse().map_err(|_| "no number")?),
+            "keyring-provider" => {
+                self.keyring = Some(match text {
+                    "import" | "subprocess" => true,
+                    "auto" | "disabled" => false,
+                    _ => return Err("none of auto, disabled, import and subprocess"),
+                });
+            }
             _ => {}
         }
         Ok(())
@@ -103,7 +126,9 @@ impl PipConf {
                 *place = value;
             }
         }
-        set(&mut settings.index, self.index);
+        if self.index.is_some() {
+            settings.index = self.index;
+        }
         set(&mut settings.extra, self.extra);
         set(&mut settings.find_links, self.find_links);
         set(&mut settings.no_index, self.no_index);
@@ -113,6 +138,9 @@ impl PipConf {
         set(&mut settings.attempts, self.retries.map(|retries| retries.saturating_add(1)));
         if self.proxy.is_some() {
             settings.proxy = self.proxy;
+        }
+        if let Some(keyring) = self.keyring {
+            settings.credentials.keyring = keyring.then(|| Keyring::new(["keyring"]));
         }
     }
 }
@@ -192,8 +220,8 @@ mod tests {
         assert_eq!(conf.cert.as_deref(), Some("~/ca.pem".as_ref()));
         assert_eq!(conf.client_cert.as_deref(), Some("/me.pem".as_ref()));
         conf.apply(&mut settings);
-        assert_eq!(settings.index.safe().as_str(), "https://index.test/simple");
-        assert!(settings.index.login().is_some());
+        let index = settings.index.expect("an index");
+        assert_eq!((index.safe().as_str(), index.login().is_some()), ("https://index.test/simple", true));
         let extra: Vec<_> = settings.extra.iter().map(|address| address.safe().to_string()).collect();
         assert_eq!(extra, ["https://a.test/simple", "https://b.test/simple"]);
         assert!(settings.no_index, "[wheel] comes after [install]");
@@ -218,6 +246,23 @@ mod tests {
         }
         let secret = message("[global]\nindex-url = ftp://me:hush@a.test");
         assert!(!secret.contains("hush"), "{secret}");
+    }
+
+    #[test]
+    fn variables_are_read_as_the_file_is() {
+        let conf = PipConf::variables([
+            ("PIP_INDEX_URL", "https://me:hush@index.test/simple"),
+            ("PIP_DEFAULT_TIMEOUT", "3"),
+            ("PIP_KEYRING_PROVIDER", "subprocess"),
+            ("HOME", "/"),
+        ])
+        .expect("values");
+        assert_eq!((conf.timeout, conf.keyring), (Some(Duration::from_secs(3)), Some(true)));
+        assert!(conf.index.is_some_and(|index| index.login().is_some()));
+        let error = PipConf::variables([("PIP_NO_INDEX", "perhaps")]).expect_err("neither").to_string();
+        assert_eq!(error, "PIP_NO_INDEX is neither true nor false");
+        let error = PipConf::variables([("PIP_INDEX_URL", "ftp://me:hush@a.test")]).expect_err("no address");
+        assert_eq!(error.to_string(), "PIP_INDEX_URL is what it cannot be");
     }
 
     #[test]

@@ -404,7 +404,7 @@ async fn an_index_in_the_clear_is_refused_before_it_is_asked() {
     let mut settings = crate::support::settings("http://index.test/simple", home.path());
     let refused = lbx_index::Server::new(settings.clone()).expect_err("in the clear").to_string();
     assert!(refused.contains("http://index.test/simple is plain HTTP"), "{refused}");
-    settings.index = address("https://index.test/simple");
+    settings.index = Some(address("https://index.test/simple"));
     settings.direct = vec![address("http://files.test/a-1.0.zip")];
     assert!(lbx_index::Server::new(settings).is_err());
 }

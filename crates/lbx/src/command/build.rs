@@ -10,9 +10,10 @@ use serde_json::json;
 use super::project::{self, CONFIG};
 use super::{host_for, observer};
 use crate::arguments::{Arguments, Build};
-use crate::environment::Environment;
+use crate::environment::{self, Environment};
 use crate::exit;
 use crate::failure::Failure;
+use crate::indexes;
 use crate::render::{Output, short_path};
 use crate::signals::until_signal;
 
@@ -30,7 +31,8 @@ fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Re
     let overrides = project::overrides(&build.place, &build.names);
     let plan = Plan::new(&project.config, &project.files, &overrides).map_err(lbx_build::Error::from)?;
     let options = options(build, environment, &project, &plan)?;
-    let host = host_for(&build.place, environment)?;
+    let mut host = host_for(&build.place, environment)?;
+    host.indexes = indexes::settings(environment, host.indexes.store, host.ca_bundle.as_deref())?;
     let cancel = Cancel::new();
     let observer = observer(output);
     let report = until_signal(output, &cancel, async {
@@ -56,7 +58,7 @@ fn project_of(output: &Output, build: &Build, environment: &Environment) -> Resu
         return folder(output, build, environment);
     }
     match project::find(&build.place, environment)? {
-        Some(path) => Ok(Project::load(&path)?),
+        Some(path) => Ok(Project::load(&path, environment::variable)?),
         None => folder(output, build, environment),
     }
 }
@@ -81,7 +83,7 @@ fn folder(output: &Output, build: &Build, environment: &Environment) -> Result<P
             Function { source, handler: None, requirements, include: Vec::new(), layers: Vec::new() };
         config.functions.insert(name, function);
     }
-    Ok(Project::with_config(root, config)?)
+    Ok(Project::with_config(root, config, environment::variable)?)
 }
 
 /// The artifact's name: that of the output file, of the layer's requirements, or of the folder.

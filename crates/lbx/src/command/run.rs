@@ -10,7 +10,7 @@ use lbx_sandbox::End;
 
 use super::{host_for, project};
 use crate::arguments::{Arguments, MessageFormat, Place, Run, Session};
-use crate::environment::Environment;
+use crate::environment::{self, Environment};
 use crate::exit;
 use crate::failure::{Failure, chain};
 use crate::render::Output;
@@ -80,7 +80,11 @@ fn place(
 ) -> Result<(PathBuf, ImageChoice), Failure> {
     let project = match project::find(place, environment)? {
         Some(path) => Project::open(&path)?,
-        None => Project::with_config(&environment.current_dir, project::stand_in(output, place))?,
+        None => Project::with_config(
+            &environment.current_dir,
+            project::stand_in(output, place),
+            environment::variable,
+        )?,
     };
     let overrides = project::overrides(place, &[]);
     let choice = ImageChoice::new(&project.config, &overrides).map_err(lbx_build::Error::from)?;

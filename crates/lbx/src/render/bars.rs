@@ -133,7 +133,7 @@ impl Renderer for Bars {
                 let message = format!("{}, {}", bytes(*size), count(*files, "file"));
                 with(&state.artifacts, *artifact, |bar| end(bar, width, &message));
             }
-            Event::Isolated { .. } | Event::ImageReady { .. } => {
+            Event::Isolated { .. } | Event::ImageReady { .. } | Event::ResolveRefused { .. } => {
                 if let Some(line) = state.names.line(event, false) {
                     self.say(&format!("lbx: {line}"));
                 }

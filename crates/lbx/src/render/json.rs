@@ -43,6 +43,7 @@ fn value(event: &Event) -> Value {
         }
         Event::ResolveStarted { set } => json!({"reason": "resolve-started", "set": set}),
         Event::ResolveLine { set, line } => json!({"reason": "resolve-line", "set": set, "line": line}),
+        Event::ResolveRefused { set, what } => json!({"reason": "resolve-refused", "set": set, "what": what}),
         Event::ResolveFinished { set, wheels } => {
             json!({"reason": "resolve-finished", "set": set, "wheels": wheels})
         }

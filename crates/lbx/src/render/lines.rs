@@ -66,6 +66,10 @@ impl Names {
             }
             Event::ResolveStarted { set } => Some(format!("pip: {}", name(&self.sets, *set))),
             Event::ResolveLine { line, .. } => show_pip.then(|| format!("pip: {}", printable(line))),
+            Event::ResolveRefused { set, what } => {
+                let (name, what) = (name(&self.sets, *set), printable(what));
+                Some(format!("pip: {name}: refused what build code asked for: {what}"))
+            }
             Event::ResolveFinished { set, wheels } => {
                 Some(format!("pip: {}: {}", name(&self.sets, *set), count(*wheels, "wheel")))
             }

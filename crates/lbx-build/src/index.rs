@@ -1,0 +1,240 @@
+//! The package indexes of a build: what the host, the project and each set's requirement files say of them, and the
+//! servers that ask them in the place of pip.
+//!
+//! pip in the sandbox is told of one index, which one of these servers is. The indexes themselves, and every login, are
+//! known outside alone.
+
+use std::io;
+use std::net::TcpListener;
+
+use lbx_index::{Address, FindLinks, Login, Server, Session, Settings, Strategy, Taken, TrustedHost};
+use lbx_plan::{At, Config, DependencySet, Hidden, IndexStrategy, PlaceOption, Plan};
+use tokio::runtime::Handle;
+
+use crate::engine::Host;
+use crate::error::Error;
+use crate::project::{Project, Variable};
+
+/// Who asks when only a password is known; indexes that know tokens take any name, or this one.
+const TOKEN_USER: &str = "__token__";
+
+/// What is known of the indexes before there is an image: one of these for each set.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// None where only the image's pip knows which index there is.
+    known: bool,
+    settings: Settings,
+    /// The archives that the set names by their addresses.
+    direct: Vec<(Hidden, Address)>,
+}
+
+impl Places {
+    /// Reads them, for every set of the plan.
+    pub(crate) fn of(project: &Project, plan: &Plan, host: &Host, offline: bool) -> Result<Vec<Self>, Error> {
+        let mut settings = host.indexes.clone();
+        settings.offline = offline;
+        configure(&mut settings, &project.config, host.variable)?;
+        plan.sets.iter().map(|set| Self::of_set(project, set, settings.clone())).collect()
+    }
+
+    fn of_set(project: &Project, set: &DependencySet, mut settings: Settings) -> Result<Self, Error> {
+        let mut known = settings.index.is_some() || settings.no_index;
+        let mut indexes: Vec<Address> = Vec::new();
+        if !settings.no_index {
+            indexes.extend(settings.index.take());
+            indexes.append(&mut settings.extra);
+        }
+        for place in &set.places {
+            match place {
+                PlaceOption::Index(url) => {
+                    known = true;
+                    indexes = vec![address("--index-url", url)?];
+                }
+                PlaceOption::Extra(url) => indexes.push(address("--extra-index-url", url)?),
+                PlaceOption::NoIndex => {
+                    known = true;
+                    indexes.clear();
+                }
+                PlaceOption::Page(url) => {
+                    settings.find_links.push(FindLinks::Page(address("--find-links", url)?));
+                }
+                PlaceOption::Folder(folder) => {
+                    settings.find_links.push(FindLinks::Folder(project.inside(folder)?));
+                }
+                PlaceOption::TrustedHost(host) => {
+                    settings.trusted_hosts.push(TrustedHost::parse(host).map_err(Error::index)?);
+                }
+            }
+        }
+        settings.no_index = known && indexes.is_empty();
+        let mut indexes = indexes.into_iter();
+        settings.index = if known { indexes.next() } else { None };
+        settings.extra = indexes.collect();
+        // Before anything is fetched, also what is shown to pip as it is.
+        set.paths.iter().try_for_each(|path| project.inside(path).map(drop))?;
+        let named = |url: &Hidden| Ok((url.clone(), address("the requirement", url)?));
+        let direct = set.urls.iter().map(named).collect::<Result<Vec<_>, Error>>()?;
+        settings.direct = direct.iter().map(|(_, address)| address.clone()).collect();
+        settings.check().map_err(Error::index)?;
+        Ok(Self { known, settings, direct })
+    }
+}
+
+/// What the project says over what the host says.
+fn configure(settings: &mut Settings, config: &Config, variable: Variable) -> Result<(), Error> {
+    settings.strategy = match config.project.index_strategy {
+        IndexStrategy::BestMatch => Strategy::BestMatch,
+        IndexStrategy::FirstMatch => Strategy::FirstMatch,
+    };
+    if config.index.is_empty() {
+        return Ok(());
+    }
+    let value = |name: &At<String>| {
+        variable(name).ok_or_else(|| {
+            let message = format!("the variable {} is not set, or is empty", name.value);
+            let hint = Some("set it in the environment of lbx".to_owned());
+            let position = config.position(name.offset);
+            Error::from(lbx_plan::PlanError::from(lbx_plan::ConfigError { position, message, hint }))
+        })
+    };
+    let mut indexes = Vec::new();
+    for index in &config.index {
+        let mut one = Address::parse("`url` of an index", &index.url).map_err(Error::index)?;
+        if let Some(password) = &index.password_env {
+            let user = index.username_env.as_ref().map(&value).transpose()?;
+            let user = user.unwrap_or_else(|| TOKEN_USER.to_owned());
+            one = one.with_login(Login::new(user, value(password)?));
+        }
+        indexes.push(one);
+    }
+    let mut indexes = indexes.into_iter();
+    settings.index = indexes.next();
+    settings.extra = indexes.collect();
+    settings.no_index = false;
+    Ok(())
+}
+
+fn address(what: &str, url: &Hidden) -> Result<Address, Error> {
+    Address::parse(&format!("{what} {url}"), url.expose()).map_err(Error::index)
+}
+
+/// The servers of a build, one for each set.
+#[derive(Debug)]
+pub(crate) struct Indexes {
+    servers: Vec<(Server, Places)>,
+    runtime: Handle,
+}
+
+impl Indexes {
+    /// Gets ready to ask. `default` is the index of the image's pip, for sets whose index nobody has named.
+    pub(crate) fn new(places: Vec<Places>, default: Option<&str>, runtime: Handle) -> Result<Self, Error> {
+        let mut servers = Vec::new();
+        for mut places in places {
+            if !places.known {
+                let default = default.ok_or(Error::NoIndex)?;
+                let default =
+                    Address::parse("the index of the image's pip", default).map_err(Error::index)?;
+                places.settings.index = Some(default);
+            }
+            let server = Server::new(places.settings.clone()).map_err(Error::index)?;
+            servers.push((server, places));
+        }
+        Ok(Self { servers, runtime })
+    }
+
+    /// Begins to serve the indexes of a set.
+    pub(crate) fn serve(&self, set: usize) -> Result<Serving<'_>, Error> {
+        let (server, places) = &self.servers[set];
+        let session = server.session(&places.settings.direct).map_err(Error::index)?;
+        // Where the sandbox has no network of its own, this is the socket. Elsewhere it keeps the number of its port from
+        // being anybody else's until the sandbox has one that is called so.
+        let own = TcpListener::bind("127.0.0.1:0")?;
+        let port = own.local_addr()?.port();
+        Ok(Serving { indexes: self, server, places, session, own, port })
+    }
+}
+
+/// Indexes that are being served to one pip.
+#[derive(Debug)]
+pub(crate) struct Serving<'i> {
+    indexes: &'i Indexes,
+    server: &'i Server,
+    places: &'i Places,
+    session: Session,
+    own: TcpListener,
+    port: u16,
+}
+
+impl Serving<'_> {
+    /// The port of loopback that it is at.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Serves at the socket that the sandbox has made, or at its own.
+    pub(crate) fn listen(&self, listener: Option<TcpListener>) -> io::Result<()> {
+        // The server's tasks belong to the runtime, and this thread does not.
+        let _runtime = self.indexes.runtime.enter();
+        self.server.listen(match listener {
+            Some(listener) => listener,
+            None => self.own.try_clone()?,
+        })
+    }
+
+    /// The address of the one index that pip is told of.
+    pub(crate) fn index_url(&self) -> String {
+        format!("{}{}", self.origin(), self.session.index_path())
+    }
+
+    /// The proxy that all other addresses are asked through, which answers by writing down which they are.
+    pub(crate) fn proxy_url(&self) -> String {
+        // Some clients pass on a login only when it has both parts.
+        format!("http://lbx:{}@127.0.0.1:{}", self.session.secret(), self.port)
+    }
+
+    /// The address at which pip finds an archive that a requirement names by another one.
+    pub(crate) fn direct_url(&self, url: &Hidden) -> Option<String> {
+        let (_, address) = self.places.direct.iter().find(|(known, _)| known == url)?;
+        let path = self.session.direct_path(address)?;
+        // What the user wrote there says more than the hash: which folder, which name.
+        let fragment = url.expose().split_once('#').map(|(_, fragment)| fragment);
+        let (path, hash) =
+            path.split_once('#').map_or((path.as_str(), None), |(path, hash)| (path, Some(hash)));
+        let fragment = fragment.or(hash).map(|fragment| format!("#{fragment}")).unwrap_or_default();
+        Some(format!("{}{path}{fragment}", self.origin()))
+    }
+
+    /// A text of pip's, with the indexes in the place of the one that it was told of, and without the secret.
+    pub(crate) fn for_people(&self, text: &str) -> String {
+        if !text.contains("127.0.0.1") {
+            return self.session.redact(text);
+        }
+        let base = format!("{}/{}/", self.origin(), self.session.secret());
+        let text = text.replace(&self.index_url(), &self.names()).replace(&base, "lbx:");
+        self.session.redact(&text)
+    }
+
+    /// What there is, for people.
+    fn names(&self) -> String {
+        let settings = &self.places.settings;
+        let links = settings.find_links.iter().map(|links| match links {
+            FindLinks::Folder(path) => path.display().to_string(),
+            FindLinks::Page(address) => address.safe().to_string(),
+        });
+        let indexes = settings.index.iter().chain(&settings.extra).map(|address| address.safe().to_string());
+        let names: Vec<String> = indexes.chain(links).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+
+    fn origin(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What was taken until now, and refused, also to those who did not say that they belong here: nobody else can reach
+    /// a server that is in the sandbox.
+    pub(crate) fn taken(&self) -> Taken {
+        let mut taken = self.session.taken();
+        taken.refused.extend(self.server.attempts());
+        taken
+    }
+}

@@ -1,5 +1,6 @@
 //! Package indexes: what pip in the sandbox gets of them, what it does not, and what the user is told.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -19,6 +20,9 @@ const REQUIREMENTS: i32 = 6;
 /// What nobody must ever find: a password that is not a word of anything else.
 const PASSWORD: &str = "hush-Zq81-never-shown";
 const USER: &str = "mallory-not-shown-either";
+
+/// What a place for a login needs.
+type Change<'c> = &'c dyn Fn(&Home, &mut Command);
 
 /// Wheels that an index has.
 fn wheels(all: &[(&str, &str)]) -> tempfile::TempDir {
@@ -144,7 +148,6 @@ fn a_login_works_from_every_place_and_is_found_in_none_afterwards() {
     );
     let in_url = with_login(&stub);
     let plain = url(&stub);
-    type Change<'c> = &'c dyn Fn(&Home, &mut Command);
     let places: [(&str, &str, &str, Change<'_>); 7] = [
         ("PIP_INDEX_URL", "", &in_url, &|_, _| ()),
         ("PIP_EXTRA_INDEX_URL", "", &plain, &|_, command| {
@@ -177,7 +180,6 @@ fn a_login_works_from_every_place_and_is_found_in_none_afterwards() {
             fs_err::create_dir_all(&bin).expect("a directory");
             let script = format!("#!/bin/sh\n[ \"$1 $3\" = \"get {USER}\" ] && echo {PASSWORD}\n");
             fs_err::write(bin.join("keyring"), script).expect("a file");
-            use std::os::unix::fs::PermissionsExt;
             fs_err::set_permissions(bin.join("keyring"), std::fs::Permissions::from_mode(0o755))
                 .expect("a mode");
             command.env("PATH", format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", bin.display()));

@@ -492,8 +492,10 @@ fn a_terminal_that_goes_away_takes_the_command_with_it() {
     let program = ["--", "bash", "-c", "trap '' HUP TERM; echo ready; sleep 600"];
     let running = start(&mut on_terminal(&home, &arguments("run", &image, &[], &program)), 80, 24);
     running.wait_for("ready", 1);
-    let seen = descendants(running.pid());
-    assert!(seen.iter().any(|one| one.name == "sleep"), "{seen:?}");
+    let seen = wait_for("sleep", || {
+        let seen = descendants(running.pid());
+        seen.iter().any(|one| one.name == "sleep").then_some(seen)
+    });
     assert_eq!(running.hang_up(), 129);
     wait_for("the end of the sandbox", || (!seen.iter().any(Seen::is_alive)).then_some(()));
 }

@@ -5,6 +5,7 @@
 //! indexes, and those files that it was allowed by address; all else is refused and written down.
 
 mod body;
+mod exchange;
 mod range;
 mod render;
 mod respond;
@@ -23,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+pub use self::exchange::{Exchange, Exchanged, Given};
 pub use self::session::Session;
 
 use self::session::State;
@@ -83,6 +85,21 @@ impl Server {
     pub fn session(&self, allowed: &[Address]) -> Result<Session, Error> {
         let (upstream, store) = (Arc::clone(&self.inner.upstream), self.inner.store.clone());
         Ok(Session::begin(&self.inner, State::new(upstream, store, allowed)?))
+    }
+
+    /// The same, where what comes of source distributions is handed out in their place. Their hashes are verified here
+    /// and shown to nobody.
+    pub fn exchanging(&self, allowed: &[Address], exchange: Exchange) -> Result<Session, Error> {
+        let (upstream, store) = (Arc::clone(&self.inner.upstream), self.inner.store.clone());
+        let state = State::new(upstream, store, allowed)?.exchanging(exchange);
+        Ok(Session::begin(&self.inner, state))
+    }
+
+    /// Begins a session that may have nothing: all that is asked for is refused, and written down.
+    pub fn refusing(&self) -> Result<Session, Error> {
+        let (upstream, store) = (Arc::clone(&self.inner.upstream), self.inner.store.clone());
+        let state = State::new(upstream, store, &[])?.closed();
+        Ok(Session::begin(&self.inner, state))
     }
 
     /// The store behind the server.

@@ -3,6 +3,7 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
+use super::session::is_wheel;
 use crate::Hashes;
 use crate::lookup::{Listed, Project};
 
@@ -35,17 +36,24 @@ pub(super) fn path(prefix: &str, kind: &str, listed: &Listed) -> String {
     format!("{prefix}/{kind}/{}/{}", listed.id, utf8_percent_encode(&listed.want.name, PLAIN))
 }
 
-pub(super) fn json(prefix: &str, name: &str, project: &Project) -> Vec<u8> {
-    let files: Vec<Value> = project.files.iter().map(|listed| json_file(prefix, listed)).collect();
+/// A page. Where source distributions are exchanged, what is handed out has other hashes than they have.
+pub(super) fn json(prefix: &str, name: &str, project: &Project, exchanging: bool) -> Vec<u8> {
+    let files = project.files.iter().map(|listed| json_file(prefix, listed, exchanging));
+    let files: Vec<Value> = files.collect();
     json!({"meta": {"api-version": "1.0"}, "name": name, "files": files}).to_string().into_bytes()
 }
 
-fn json_file(prefix: &str, listed: &Listed) -> Value {
+fn is_other(listed: &Listed, exchanging: bool) -> bool {
+    exchanging && !is_wheel(&listed.want.name)
+}
+
+fn json_file(prefix: &str, listed: &Listed, exchanging: bool) -> Value {
     let mut file = Map::new();
     let mut set = |key: &str, value: Value| drop(file.insert(key.to_owned(), value));
     set("filename", listed.want.name.clone().into());
     set("url", path(prefix, "files", listed).into());
-    set("hashes", json_hashes(&listed.want.hashes));
+    let is_other = is_other(listed, exchanging);
+    set("hashes", if is_other { json!({}) } else { json_hashes(&listed.want.hashes) });
     if let Some(versions) = &listed.requires_python {
         set("requires-python", versions.clone().into());
     }
@@ -59,7 +67,7 @@ fn json_file(prefix: &str, listed: &Listed) -> Value {
         set("core-metadata", said.clone());
         set("dist-info-metadata", said);
     }
-    if let Some(size) = listed.want.size {
+    if let Some(size) = listed.want.size.filter(|_| !is_other) {
         set("size", size.into());
     }
     if let Some(time) = &listed.upload_time {
@@ -72,25 +80,26 @@ fn json_hashes(hashes: &Hashes) -> Value {
     hashes.iter().map(|(algorithm, digits)| (algorithm.to_owned(), Value::from(digits))).collect()
 }
 
-pub(super) fn html(prefix: &str, name: &str, project: &Project) -> Vec<u8> {
+pub(super) fn html(prefix: &str, name: &str, project: &Project, exchanging: bool) -> Vec<u8> {
     let mut text = format!(
         "<!DOCTYPE html>\n<html>\n<head><meta name=\"pypi:repository-version\" content=\"1.0\">\
          <title>Links for {name}</title></head>\n<body>\n"
     );
     for listed in &project.files {
-        html_file(&mut text, prefix, listed);
+        html_file(&mut text, prefix, listed, exchanging);
     }
     text.push_str("</body>\n</html>\n");
     text.into_bytes()
 }
 
-fn html_file(text: &mut String, prefix: &str, listed: &Listed) {
+fn html_file(text: &mut String, prefix: &str, listed: &Listed, exchanging: bool) {
     let mut attribute = |name: &str, value: &str| {
         for part in [" ", name, "=\"", &escape(value), "\""] {
             text.push_str(part);
         }
     };
-    let fragment = listed.want.hashes.best().map(|hash| format!("#{hash}")).unwrap_or_default();
+    let hash = listed.want.hashes.best().filter(|_| !is_other(listed, exchanging));
+    let fragment = hash.map(|hash| format!("#{hash}")).unwrap_or_default();
     attribute("href", &format!("{}{fragment}", path(prefix, "files", listed)));
     if let Some(versions) = &listed.requires_python {
         attribute("data-requires-python", versions);
@@ -164,8 +173,8 @@ mod tests {
             stem in "[a-z0-9+!._&<>\"' é-]{1,20}", words in "[ -~é]{1,30}"
         ) {
             let project = project(&format!("a{stem}.zip"), &words);
-            let json = read(JSON, &json("/SECRET", "six", &project));
-            let html = read(HTML, &html("/SECRET", "six", &project));
+            let json = read(JSON, &json("/SECRET", "six", &project, false));
+            let html = read(HTML, &html("/SECRET", "six", &project, false));
             prop_assert_eq!(json.files.len(), 1);
             for file in json.files.iter().chain(&html.files) {
                 let listed = &project.files[0];

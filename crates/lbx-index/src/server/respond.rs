@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
 
 use super::body::{Body, Watcher, coming, full, stored, words};
+use super::exchange::{Exchange, Given};
 use super::range::{Wanted, wanted};
 use super::session::State;
 use super::{Inner, render};
@@ -21,7 +22,8 @@ use crate::lookup::Listed;
 use crate::name::normalize;
 use crate::store::Stored;
 use crate::taken::{Log, Refused, TakenFile};
-use crate::upstream::files::{Files, Found, Want};
+use crate::upstream::files::{Files, Found, Place, Want};
+use crate::upstream::pages::blocking;
 use crate::upstream::sink::Progress;
 use crate::{Error, SafeUrl};
 
@@ -71,6 +73,10 @@ pub(super) async fn respond(inner: &Inner, request: &Request<Incoming>) -> Respo
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, b"only GET and HEAD\n".to_vec());
         set(&mut response, ALLOW, "GET, HEAD");
         return response;
+    }
+    if state.closed {
+        refuse("what is built may have nothing");
+        return plain(StatusCode::FORBIDDEN, b"what is built may have nothing\n".to_vec());
     }
     let response = match asked(rest) {
         Asked::Project(name) => page(&state, request, &name).await,
@@ -130,9 +136,9 @@ async fn page(state: &Arc<State>, request: &Request<Incoming>, name: &str) -> Op
     state.show(&project);
     let accept = header(request, &ACCEPT).unwrap_or_default();
     let (content_type, bytes) = if render::wants_json(accept) {
-        (render::JSON, render::json(&state.prefix(), name, &project))
+        (render::JSON, render::json(&state.prefix(), name, &project, state.exchange.is_some()))
     } else {
-        (render::HTML, render::html(&state.prefix(), name, &project))
+        (render::HTML, render::html(&state.prefix(), name, &project, state.exchange.is_some()))
     };
     let mut response = answer(StatusCode::OK, bytes.len() as u64, full(bytes));
     set(&mut response, CONTENT_TYPE, content_type);
@@ -164,6 +170,9 @@ async fn file(
     let metadata_of = if metadata { listed.metadata(state.metadata_limit) } else { None };
     let want = metadata_of.unwrap_or_else(|| listed.want.clone());
     let kept = Kept { state: Arc::clone(state), listed: Arc::clone(listed), whole: true, metadata };
+    if let Some(exchange) = state.exchange(&listed.want.name).filter(|_| !metadata) {
+        return exchanged(inner, exchange, &want, kept).await;
+    }
     match find(&inner.files, &want, request).await {
         Ok(Ready::Known(size)) => {
             let mut response = answer(StatusCode::OK, size, full(Vec::new()));
@@ -181,6 +190,48 @@ async fn file(
         }
         Err(error) => failed(&state.log, &want.name, error),
     }
+}
+
+/// What a source distribution is exchanged for.
+async fn exchanged(inner: &Inner, exchange: &Exchange, want: &Want, kept: Kept) -> Response<Body> {
+    let found = match whole(&inner.files, want).await {
+        Ok(stored) => stored,
+        Err(error) => return failed(&kept.state.log, &want.name, error),
+    };
+    kept.sent(&found);
+    let given = Given { name: want.name.clone(), fragment: kept.fragment(), stored: found };
+    let made = match exchange.of(given).await {
+        Ok(path) => blocking(move || Stored::of(&path)).await,
+        Err(words) => return plain(StatusCode::FAILED_DEPENDENCY, words.into_bytes()),
+    };
+    match made {
+        Ok(made) => {
+            let size = made.size;
+            let mut response = answer(StatusCode::OK, size, stored(made, 0, size, Arc::new(Silent)));
+            dress(&mut response);
+            response
+        }
+        Err(error) => failed(&kept.state.log, &want.name, Arc::new(error)),
+    }
+}
+
+/// A file, once all of it is here.
+async fn whole(files: &Arc<Files>, want: &Want) -> Result<Stored, Arc<Error>> {
+    let mut progress = match files.find(want).await.map_err(Arc::new)? {
+        Found::Here(stored) => return Ok(stored),
+        Found::Coming(progress) => progress,
+    };
+    let gone = |_| Arc::new(Error::Io(std::io::Error::other("the download was given up")));
+    let now = progress.wait_for(|progress| progress.end.is_some()).await.map_err(gone)?.clone();
+    now.end.unwrap_or_else(|| Err(Arc::new(Error::Io(std::io::Error::other("the download was given up")))))
+}
+
+/// Nobody watches what was made here.
+struct Silent;
+
+impl Watcher for Silent {
+    fn sent(&self, _stored: &Stored) {}
+    fn failed(&self, _error: Arc<Error>) {}
 }
 
 /// How a file can be answered.
@@ -243,6 +294,16 @@ struct Kept {
     listed: Arc<Listed>,
     whole: bool,
     metadata: bool,
+}
+
+impl Kept {
+    /// What stands after `#` in the file's address.
+    fn fragment(&self) -> Option<String> {
+        match &self.listed.want.place {
+            Place::Web { address, .. } => address.url().fragment().map(str::to_owned),
+            Place::Folder(_) => None,
+        }
+    }
 }
 
 impl Watcher for Kept {

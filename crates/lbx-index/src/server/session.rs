@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{Inner, render};
+use super::{Exchange, Inner, render};
 use crate::lookup::{Listed, Lookup, Project, direct};
 use crate::taken::Log;
 use crate::upstream::client::Upstream;
@@ -32,6 +32,10 @@ pub(super) struct State {
     /// Files that are allowed by address.
     allowed: Vec<(Address, Arc<Listed>)>,
     pub(super) metadata_limit: u64,
+    /// What source distributions are exchanged for.
+    pub(super) exchange: Option<Exchange>,
+    /// Whether nothing at all may be had.
+    pub(super) closed: bool,
 }
 
 impl fmt::Debug for State {
@@ -64,11 +68,33 @@ impl State {
         });
         let allowed = allowed.collect::<Result<_, _>>()?;
         let (secret, lookup) = (secret()?, Lookup::new(upstream, store));
-        Ok(Self { secret, lookup, log: Log::default(), shown: Mutex::default(), allowed, metadata_limit })
+        Ok(Self {
+            secret,
+            lookup,
+            log: Log::default(),
+            shown: Mutex::default(),
+            allowed,
+            metadata_limit,
+            exchange: None,
+            closed: false,
+        })
+    }
+
+    pub(super) fn exchanging(self, exchange: Exchange) -> Self {
+        Self { exchange: Some(exchange), ..self }
+    }
+
+    pub(super) fn closed(self) -> Self {
+        Self { closed: true, ..self }
     }
 
     pub(super) fn prefix(&self) -> String {
         format!("/{}", self.secret)
+    }
+
+    /// What a file is exchanged for, if it is one that is not handed out itself.
+    pub(super) fn exchange(&self, name: &str) -> Option<&Exchange> {
+        self.exchange.as_ref().filter(|_| !is_wheel(name))
     }
 
     /// Remembers where the files of a page are.
@@ -103,7 +129,8 @@ impl Session {
     /// The path of a file that is allowed by address; none for any other.
     pub fn direct_path(&self, address: &Address) -> Option<String> {
         let (_, listed) = self.state.allowed.iter().find(|(allowed, _)| allowed == address)?;
-        let hash = listed.want.hashes.best().map(|hash| format!("#{hash}")).unwrap_or_default();
+        let hash = listed.want.hashes.best().filter(|_| self.state.exchange(&listed.want.name).is_none());
+        let hash = hash.map(|hash| format!("#{hash}")).unwrap_or_default();
         Some(format!("{}{hash}", render::path(&self.state.prefix(), "url", listed)))
     }
 
@@ -111,6 +138,11 @@ impl Session {
     /// that is not to be had.
     pub fn secret(&self) -> &str {
         &self.state.secret
+    }
+
+    /// Whether a source distribution is being exchanged now.
+    pub fn is_exchanging(&self) -> bool {
+        self.state.exchange.as_ref().is_some_and(Exchange::is_busy)
     }
 
     /// A text of whoever was told of the session, without its secret.
@@ -135,6 +167,11 @@ impl Drop for Session {
             server.sessions().remove(&Digest::of(self.state.secret.as_bytes()));
         }
     }
+}
+
+/// Whether a file is a wheel by its name.
+pub(super) fn is_wheel(name: &str) -> bool {
+    std::path::Path::new(name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("whl"))
 }
 
 fn secret() -> Result<String, Error> {

@@ -2,7 +2,7 @@
 //!
 //! A registry that works is [`crate::registry::Registry`].
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::images::Image;
 
-/// A request, without its body.
+/// A request.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// `GET`, `HEAD`…
@@ -20,6 +20,8 @@ pub struct Request {
     pub path: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
+    /// As long as its `Content-Length` says.
+    pub body: Vec<u8>,
 }
 
 impl Request {
@@ -161,7 +163,9 @@ fn serve(mut stream: &TcpStream, log: &Mutex<Vec<Request>>, handler: &Handler) -
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
-    let request = Request { method, path, headers };
+    let mut request = Request { method, path, headers, body: Vec::new() };
+    let length = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    reader.take(length).read_to_end(&mut request.body)?;
     log.lock().expect("no handler panicked").push(request.clone());
     let reply = handler(&request);
     if reply.status == 0 {

@@ -146,14 +146,14 @@ fn a_source_outside_the_project_is_refused_whether_written_or_linked() {
 }
 
 #[test]
-fn a_requirement_outside_the_project_is_refused_with_its_line() {
+fn a_local_requirement_that_is_missing_is_told_before_anything_is_fetched() {
     let home = home();
     home.write("r.txt", "six\n../other\n");
     refused(
         &home,
         &format!("{HEAD}[functions.a]\nsource = \"src\"\nrequirements = [\"r.txt\"]\n"),
-        "error: r.txt:2: `../other` is outside the project\n\
-        hint: the sandbox sees nothing outside the project: move it inside, or put lbx.toml in a folder above both\n",
+        "error: `../other`, which the requirements name, does not exist\n\
+        hint: folders of archives are relative to the file that names them, all else to the project's folder\n",
     );
 }
 

@@ -209,7 +209,7 @@ fn a_login_works_from_every_place_and_is_found_in_none_afterwards() {
             fs_err::remove_dir_all(store.cache().join(part)).expect("removed");
         }
         let seen = spied(&home);
-        for word in ["argv", "environ", "/lbx/project/r.txt", "no_proxy"] {
+        for word in ["argv", "environ", "/lbx/source/spy-1.0.tar.gz", "no_proxy"] {
             assert!(seen.contains(word), "the spy saw nothing of {word}: {seen}");
         }
     }
@@ -429,8 +429,8 @@ fn what_build_code_asks_for_elsewhere_is_refused_and_reported_by_name() {
     let said = succeeds(&mut build(&home, &image, &url(&stub)));
     let refused = report(&home)["dependencies"][0]["refused"].clone();
     let expected = [
-        "CONNECT evil.example:443: only package indexes can be reached",
-        "GET plain.example: only package indexes can be reached",
+        "spy-1.0.tar.gz: CONNECT evil.example:443: only package indexes can be reached",
+        "spy-1.0.tar.gz: GET plain.example: only package indexes can be reached",
     ];
     assert_eq!(refused, Value::from(expected.to_vec()));
     for one in expected {

@@ -25,7 +25,7 @@ def build_wheel(directory, settings=None, metadata=None):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-    open("started", "w").close()
+    open("/lbx/out/started", "w").close()
     time.sleep(600)
 "#;
 
@@ -63,10 +63,10 @@ impl Running {
     /// Waits until build code runs in the sandbox.
     fn wait_for_build_code(&self) {
         wait_for("the build backend", || {
-            // The copy of the project that pip builds is in the folder of its run.
+            // What the build leaves is in the folder of its run.
             let started = |path: &PathBuf| {
                 let mut runs = fs_err::read_dir(path).ok()?.flatten();
-                runs.any(|run| run.path().join("local/stubborn/started").exists()).then_some(())
+                runs.any(|run| run.path().join("out/started").exists()).then_some(())
             };
             self.work().iter().find_map(started)
         });
@@ -216,7 +216,7 @@ fn a_signal_while_pip_runs_ends_every_process_of_the_sandbox() {
         let pid = running.child.id();
         let (status, said) = running.stop(with);
         assert_eq!(status.code(), code, "{said}");
-        assert!(!home.project().join("dist").exists() && !home.project().join("stubborn/started").exists());
+        assert!(!home.project().join("dist").exists());
         // The next run finds what a killed one left, and removes it.
         let next = Home::new();
         next.write("app.py", "");

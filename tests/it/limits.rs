@@ -29,7 +29,7 @@ fn meets(code: &str, options: &[&str], how: &str, hint: &str) {
     let ran = run(&mut lbx_shared(&home, &[&["build", "--image", &image], options].concat()));
     assert_eq!((ran.code, ran.stdout.as_str()), (REQUIREMENTS, ""), "{}", ran.stderr);
     let last: Vec<&str> = ran.stderr.lines().rev().take(2).collect();
-    same(last[1], &format!("error: pip cannot build the requirements of r.txt ({how})"));
+    same(last[1], &format!("error: cannot build one-1.0.tar.gz ({how})"));
     same(last[0], &format!("hint: {hint}"));
     nothing_left(&home);
 }

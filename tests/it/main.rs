@@ -9,6 +9,8 @@
 //! | `requirements` | what pip refuses, and what is wrong with wheels |
 //! | `limits` | builds that use up what they may use |
 //! | `images` | what is wrong with a registry or an image |
+//! | `sources` | what has to be built: source distributions, local projects |
+//! | `git` | repositories: over HTTP and ssh, pinned, with submodules, offline |
 //! | `indexes` | package indexes: logins, options, addresses, what is refused |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
 //! | `session` | `run` and `shell`: exit codes, streams, signals, the terminal |
@@ -21,6 +23,7 @@ mod commands;
 mod configuration;
 mod doctor;
 mod examples;
+mod git;
 mod host;
 mod images;
 mod indexes;
@@ -29,5 +32,6 @@ mod lambda;
 mod limits;
 mod requirements;
 mod session;
+mod sources;
 mod support;
 mod terminal;

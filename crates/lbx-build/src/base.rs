@@ -232,6 +232,8 @@ pub(crate) fn run(
         serving.listen(if is_apart { running.listener()? } else { None })?;
     }
     let watch = Watch::start(limits, &spec);
+    // What is built meanwhile has clocks of its own.
+    let waits = || serving.is_some_and(Serving::is_exchanging);
     let heard = |said: &str| {
         watch.hear();
         line(said);
@@ -240,7 +242,7 @@ pub(crate) fn run(
     let (stdout, stderr) = (running.take_stdout(), running.take_stderr());
     let (breach, exit) = std::thread::scope(|scope| {
         let (end, ended) = mpsc::channel::<()>();
-        let watchman = scope.spawn(|| watch.wait(&{ ended }).inspect(|_| stop.kill()));
+        let watchman = scope.spawn(|| watch.wait(&{ ended }, &waits).inspect(|_| stop.kill()));
         let reader = scope.spawn(|| stderr.map(|stderr| read_lines(stderr, &text, &heard)));
         if let Some(stdout) = stdout {
             read_lines(stdout, &text, &heard);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lbx_image::{ProxyOptions, PullOptions, Reference, Store};
 use lbx_plan::{Architecture, Artifact, Plan};
@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::archive::{self, Part};
 use crate::base::Base;
+use crate::builder::Builder;
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::event::{Event, Observer};
@@ -175,6 +176,9 @@ pub async fn build(
 ) -> Result<Report, Error> {
     // What is wrong with the user's own files is said before anything is fetched for it.
     let parts = archive::collect_parts(&project, &plan, &options)?;
+    for path in plan.sets.iter().flat_map(|set| &set.paths) {
+        project.local(path)?;
+    }
     let places = Places::of(&project, &plan, &host, options.offline)?;
     observer(planned(&plan));
     let choice = plan.image_choice();
@@ -185,6 +189,7 @@ pub async fn build(
     let context = Context { project, plan, options, site, wheels, parts };
     // Everything from here on blocks: processes, files, hashing. It has threads of its own.
     let runtime = Handle::current();
+    let context = Arc::new(context);
     let work = tokio::task::spawn_blocking(move || build_in(&context, image, places, runtime));
     work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
@@ -209,16 +214,15 @@ fn users(plan: &Plan, set: usize) -> String {
 }
 
 fn build_in(
-    context: &Context,
+    context: &Arc<Context>,
     image: lbx_image::Image,
     places: Vec<Places>,
     runtime: Handle,
 ) -> Result<Report, Error> {
-    let base = Base::prepare(&context.site, image)?;
-    let indexes = Indexes::new(places, base.index.as_deref(), runtime)?;
-    let sets = parallel(context, &context.plan.sets, |index, set| {
-        resolve::run(context, &base, &indexes, index, set)
-    })?;
+    let base = Arc::new(Base::prepare(&context.site, image)?);
+    let indexes = Arc::new(Indexes::new(places, base.index.as_deref(), runtime)?);
+    let builder = Builder::new(Arc::clone(context), Arc::clone(&base), indexes);
+    let sets = parallel(context, &context.plan.sets, |index, set| resolve::run(&builder, index, set))?;
     let staging = publish::Staging::new(context.options.destination.folder())?;
     let artifacts = parallel(context, &context.plan.artifacts, |index, artifact| {
         build_artifact(context, &sets, &staging, index, artifact)

@@ -200,6 +200,52 @@ pub enum Error {
         #[source]
         source: Arc<lbx_index::Error>,
     },
+    /// A source cannot be built.
+    #[error("cannot build {source_name} ({how})")]
+    Build {
+        /// A file's name, a path or an address.
+        source_name: String,
+        /// How the build ended.
+        how: String,
+        /// What it said, in full.
+        output: String,
+        /// What to do about the limit that it met, if it met one.
+        met: Option<String>,
+    },
+    /// A source distribution of an index is an archive of another kind.
+    #[error("cannot build {source_name}: only .tar.gz and .zip archives of an index are built")]
+    SourceFormat {
+        /// The file's name.
+        source_name: String,
+    },
+    /// git does not give a repository.
+    #[error("the repository {url} cannot {what}{}{output}", if output.is_empty() { "" } else { ": " })]
+    Git {
+        /// Its address, without password.
+        url: String,
+        /// What cannot be done with it.
+        what: String,
+        /// What git said.
+        output: String,
+    },
+    /// A source says that it needs what cannot be, or more each time that it is asked.
+    #[error("the build of {source_name} does not say what it needs")]
+    BuildNeeds {
+        /// A file's name, a path or an address.
+        source_name: String,
+    },
+    /// A source needs itself to be built.
+    #[error("a build needs itself: {chain}")]
+    BuildLoop {
+        /// The sources, each of which needs the next.
+        chain: String,
+    },
+    /// A backend says that all is well, and there is no wheel.
+    #[error("the build of {source_name} left no wheel")]
+    NothingBuilt {
+        /// A file's name, a path or an address.
+        source_name: String,
+    },
     /// Nobody says which index there is.
     #[error("there is no package index: nobody names one, and the image's pip knows none")]
     NoIndex,
@@ -444,7 +490,14 @@ impl Error {
             | Self::ForeignCpu { .. }
             | Self::PythonFails { .. } => ErrorKind::Image,
             Self::Sandbox(_) => ErrorKind::Sandbox,
-            Self::Pip { .. } | Self::Fetch { .. } => ErrorKind::Requirements,
+            Self::Pip { .. }
+            | Self::Fetch { .. }
+            | Self::Build { .. }
+            | Self::Git { .. }
+            | Self::BuildNeeds { .. }
+            | Self::SourceFormat { .. }
+            | Self::BuildLoop { .. }
+            | Self::NothingBuilt { .. } => ErrorKind::Requirements,
             // Reading and writing fail for the system's reasons, and not for the wheel's.
             Self::Wheel { source, .. } if matches!(**source, lbx_wheel::WheelError::Io(_)) => {
                 ErrorKind::System
@@ -486,6 +539,13 @@ impl Error {
             Self::Encoding { source, .. } => Some(source.hint().to_owned()),
             Self::NotText { .. } => Some("save it as UTF-8".to_owned()),
             Self::Pip { output, met, .. } => met.clone().or_else(|| pip::hint(output)),
+            Self::Git { output, .. } if output.is_empty() => None,
+            Self::Git { url, .. } => Some(format!(
+                "your own git is asked, and cannot ask you: `GIT_TERMINAL_PROMPT=0 git ls-remote {url}` must work"
+            )),
+            Self::Build { source_name, output, met, .. } => {
+                met.clone().or_else(|| pip::build_hint(source_name, output))
+            }
             Self::PathMissing { .. } => Some(
                 "folders of archives are relative to the file that names them, all else to the project's folder"
                     .to_owned(),

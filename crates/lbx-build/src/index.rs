@@ -7,13 +7,17 @@
 use std::io;
 use std::net::TcpListener;
 
-use lbx_index::{Address, FindLinks, Login, Server, Session, Settings, Strategy, Taken, TrustedHost};
+use lbx_index::{
+    Address, Exchange, FindLinks, Login, Server, Session, Settings, Strategy, Taken, TrustedHost,
+};
 use lbx_plan::{At, Config, DependencySet, Hidden, IndexStrategy, PlaceOption, Plan};
+use lbx_sandbox::Network;
 use tokio::runtime::Handle;
 
 use crate::engine::Host;
 use crate::error::Error;
 use crate::project::{Project, Variable};
+use crate::site::Site;
 
 /// Who asks when only a password is known; indexes that know tokens take any name, or this one.
 const TOKEN_USER: &str = "__token__";
@@ -71,7 +75,7 @@ impl Places {
         settings.index = if known { indexes.next() } else { None };
         settings.extra = indexes.collect();
         // Before anything is fetched, also what is shown to pip as it is.
-        set.paths.iter().try_for_each(|path| project.inside(path).map(drop))?;
+        set.paths.iter().try_for_each(|path| project.local(path).map(drop))?;
         let named = |url: &Hidden| Ok((url.clone(), address("the requirement", url)?));
         let direct = set.urls.iter().map(named).collect::<Result<Vec<_>, Error>>()?;
         settings.direct = direct.iter().map(|(_, address)| address.clone()).collect();
@@ -142,10 +146,31 @@ impl Indexes {
         Ok(Self { servers, runtime })
     }
 
-    /// Begins to serve the indexes of a set.
-    pub(crate) fn serve(&self, set: usize) -> Result<Serving<'_>, Error> {
+    /// Begins to serve the indexes of a set. What is built is exchanged for source distributions, if there is anybody to
+    /// build it.
+    pub(crate) fn serve(&self, set: usize, exchange: Option<Exchange>) -> Result<Serving<'_>, Error> {
         let (server, places) = &self.servers[set];
-        let session = server.session(&places.settings.direct).map_err(Error::index)?;
+        let direct = &places.settings.direct;
+        let session = match exchange {
+            Some(exchange) => server.exchanging(direct, exchange),
+            None => server.session(direct),
+        };
+        self.begin(server, places, session)
+    }
+
+    /// Begins to refuse all that is asked for, for a set.
+    pub(crate) fn refuse(&self, set: usize) -> Result<Serving<'_>, Error> {
+        let (server, places) = &self.servers[set];
+        self.begin(server, places, server.refusing())
+    }
+
+    fn begin<'i>(
+        &'i self,
+        server: &'i Server,
+        places: &'i Places,
+        session: Result<Session, lbx_index::Error>,
+    ) -> Result<Serving<'i>, Error> {
+        let session = session.map_err(Error::index)?;
         // Where the sandbox has no network of its own, this is the socket. Elsewhere it keeps the number of its port from
         // being anybody else's until the sandbox has one that is called so.
         let own = TcpListener::bind("127.0.0.1:0")?;
@@ -166,9 +191,14 @@ pub(crate) struct Serving<'i> {
 }
 
 impl Serving<'_> {
-    /// The port of loopback that it is at.
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+    /// What the sandbox can reach, where that can be kept to this.
+    pub(crate) fn network(&self, site: &Site) -> Network {
+        if site.isolation.claims.network_served { Network::Served(self.port) } else { Network::Host }
+    }
+
+    /// Whether something is being built that the command waits for.
+    pub(crate) fn is_exchanging(&self) -> bool {
+        self.session.is_exchanging()
     }
 
     /// Serves at the socket that the sandbox has made, or at its own.
@@ -186,8 +216,15 @@ impl Serving<'_> {
         format!("{}{}", self.origin(), self.session.index_path())
     }
 
-    /// The proxy that all other addresses are asked through, which answers by writing down which they are.
-    pub(crate) fn proxy_url(&self) -> String {
+    /// Variables that send whoever wants to reach anything else here, where it is refused and written down.
+    pub(crate) fn proxy_environment(&self) -> Vec<(String, String)> {
+        let proxies = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
+        let proxies = proxies.map(|name| (name.to_owned(), self.proxy_url()));
+        let none = ["no_proxy", "NO_PROXY"].map(|name| (name.to_owned(), "127.0.0.1".to_owned()));
+        proxies.into_iter().chain(none).collect()
+    }
+
+    fn proxy_url(&self) -> String {
         // Some clients pass on a login only when it has both parts.
         format!("http://lbx:{}@127.0.0.1:{}", self.session.secret(), self.port)
     }
@@ -196,12 +233,12 @@ impl Serving<'_> {
     pub(crate) fn direct_url(&self, url: &Hidden) -> Option<String> {
         let (_, address) = self.places.direct.iter().find(|(known, _)| known == url)?;
         let path = self.session.direct_path(address)?;
-        // What the user wrote there says more than the hash: which folder, which name.
-        let fragment = url.expose().split_once('#').map(|(_, fragment)| fragment);
-        let (path, hash) =
-            path.split_once('#').map_or((path.as_str(), None), |(path, hash)| (path, Some(hash)));
-        let fragment = fragment.or(hash).map(|fragment| format!("#{fragment}")).unwrap_or_default();
-        Some(format!("{}{path}{fragment}", self.origin()))
+        // A name that the user wrote there is for pip; the rest of it was looked at here.
+        let fragment = url.expose().split_once('#').map_or("", |(_, fragment)| fragment);
+        let egg = fragment.split('&').find(|pair| pair.starts_with("egg="));
+        let separator = if path.contains('#') { '&' } else { '#' };
+        let egg = egg.map(|egg| format!("{separator}{egg}")).unwrap_or_default();
+        Some(format!("{}{path}{egg}", self.origin()))
     }
 
     /// A text of pip's, with the indexes in the place of the one that it was told of, and without the secret.

@@ -9,6 +9,7 @@
 
 mod archive;
 mod base;
+mod builder;
 mod cancel;
 mod engine;
 mod error;
@@ -35,5 +36,5 @@ pub use lbx_image::ProxyOptions;
 pub use limits::{Breach, Limits, TimeLimits, bytes};
 pub use listing::LeftOut;
 pub use project::{Project, Variable};
-pub use report::{ArtifactReport, ImageReport, Report, SetReport, TakenReport, WheelReport};
+pub use report::{ArtifactReport, BuiltReport, ImageReport, Report, SetReport, TakenReport, WheelReport};
 pub use session::{Link, Program, Session, SessionEnd, run};

@@ -202,17 +202,23 @@ impl Watch {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Waits until the other end of `ended` goes, or a limit is reached.
-    pub(crate) fn wait(&self, ended: &Receiver<()>) -> Option<Breach> {
+    /// Waits until the other end of `ended` goes, or a limit is reached. No time passes while the command `waits` for
+    /// something that is not its own.
+    pub(crate) fn wait(&self, ended: &Receiver<()>, waits: &dyn Fn() -> bool) -> Option<Breach> {
         let limits = self.limits.time;
-        let mut looked = Instant::now();
+        let (mut looked, mut last, mut waited) = (Instant::now(), Instant::now(), Duration::ZERO);
         loop {
             match ended.recv_timeout(TICK) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return None,
             }
+            if waits() {
+                waited += last.elapsed();
+                self.hear();
+            }
+            last = Instant::now();
             let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.started.elapsed() >= limits.total {
+            if self.started.elapsed().saturating_sub(waited) >= limits.total {
                 return Some(Breach::Total(limits.total));
             }
             if heard.elapsed() >= limits.silence {
@@ -291,11 +297,23 @@ mod tests {
     }
 
     #[test]
+    fn no_time_passes_while_a_command_waits_for_something_else() {
+        let short = Duration::from_millis(100);
+        let time = TimeLimits { total: Duration::from_secs(1000), silence: short };
+        let watch = Watch::start(Limits { time, ..Limits::usual() }, &spec());
+        let (_end, ended) = std::sync::mpsc::channel::<()>();
+        let begun = Instant::now();
+        let waits = || begun.elapsed() < 5 * short;
+        assert_eq!(watch.wait(&ended, &waits), Some(Breach::Silence(short)));
+        assert!(begun.elapsed() >= 5 * short, "{:?}", begun.elapsed());
+    }
+
+    #[test]
     fn an_end_comes_before_any_limit() {
         let time = TimeLimits { total: Duration::ZERO, silence: Duration::ZERO };
         let watch = Watch::start(Limits { time, disk: 0, ..Limits::usual() }, &spec());
         let (end, ended) = std::sync::mpsc::channel::<()>();
         drop(end);
-        assert_eq!(watch.wait(&ended), None);
+        assert_eq!(watch.wait(&ended, &|| false), None);
     }
 }

@@ -24,6 +24,26 @@ pub(crate) fn hint(output: &str) -> Option<String> {
     known.map(|(_, advice)| (*advice).to_owned())
 }
 
+/// The advice that belongs to what the build of one source said.
+pub(crate) fn build_hint(source: &str, output: &str) -> Option<String> {
+    match compiler(output)? {
+        Compiler::Missing => Some(format!(
+            "{source} needs a compiler{}, which the image lacks: {ELSEWHERE}",
+            tool(output).map(|tool| format!(" (`{tool}`)")).unwrap_or_default()
+        )),
+        Compiler::Fails => Some(format!(
+            "{source} does not compile in this image, which may lack a header or a library: {ELSEWHERE}"
+        )),
+    }
+}
+
+/// The first compiler that is named.
+fn tool(output: &str) -> Option<&str> {
+    let words = output.lines().flat_map(|line| line.split(['\'', '"', '`']));
+    let mut named = words.filter(|word| is_compiler(word));
+    named.next().map(|word| word.rsplit('/').next().unwrap_or(word))
+}
+
 /// What pip says in so many words, and what to do about it.
 const ADVICE: [(&[&str], &str); 4] = [
     (

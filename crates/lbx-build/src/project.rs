@@ -117,10 +117,14 @@ impl Project {
         Ok(())
     }
 
-    /// The path of something that requirements name, which must be there and in the project.
+    /// The path of a local project or archive that requirements name, which must be there.
+    pub(crate) fn local(&self, path: &str) -> Result<PathBuf, Error> {
+        fs_err::canonicalize(self.root.join(path)).map_err(|_| Error::PathMissing { path: path.to_owned() })
+    }
+
+    /// The same for what must be in the project, too.
     pub(crate) fn inside(&self, path: &str) -> Result<PathBuf, Error> {
-        let real = fs_err::canonicalize(self.root.join(path))
-            .map_err(|_| Error::PathMissing { path: path.to_owned() })?;
+        let real = self.local(path)?;
         if !real.starts_with(&self.root) {
             let position = "requirements".to_owned();
             return Err(Error::SourceOutside { position, path: path.to_owned(), target: real });

@@ -8,9 +8,11 @@ use lbx_plan::{Artifact, DependencySet, Kind};
 use lbx_sandbox::{Backend, Claims, Level};
 use lbx_wheel::Wheel;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::Base;
+use crate::builder::Built;
 use crate::engine::Context;
 use crate::listing::{Item, LeftOut};
 use crate::resolve::ResolvedSet;
@@ -56,8 +58,23 @@ pub struct SetReport {
     pub requirements: Vec<String>,
     /// The files that were taken from indexes, by name: wheels of the set, and what others were built from and with.
     pub taken: Vec<TakenReport>,
-    /// What was asked for and not given, with the name of the host: somebody's build code wanted it.
+    /// What was built from source, in the order of its names.
+    pub built: Vec<BuiltReport>,
+    /// What was asked for and not given, with the name of the host, and of what was being built.
     pub refused: Vec<String>,
+}
+
+/// A wheel that was built from source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct BuiltReport {
+    /// What it was built from: a file's name, a path, an address.
+    pub source: String,
+    /// The wheel's file name.
+    pub file: String,
+    /// SHA-256 of the wheel, in hexadecimal.
+    pub sha256: String,
+    /// The wheels that it was built with, by file name, with their SHA-256.
+    pub requires: BTreeMap<String, String>,
 }
 
 /// A file that was taken from an index.
@@ -186,7 +203,11 @@ impl SetReport {
             .collect();
         taken.sort();
         taken.dedup();
-        Self { requirements: set.requirements.clone(), taken, refused: resolved.refused() }
+        let mut built: Vec<_> = resolved.built.iter().map(built_report).collect();
+        built.sort();
+        built.dedup();
+        let refused = resolved.refused.iter().cloned().collect();
+        Self { requirements: set.requirements.clone(), taken, built, refused }
     }
 }
 
@@ -214,6 +235,15 @@ impl ArtifactReport {
             wheels: wheels.iter().map(|wheel| wheel_report(wheel)).collect(),
             left_out,
         }
+    }
+}
+
+fn built_report(built: &Built) -> BuiltReport {
+    BuiltReport {
+        source: built.source.clone(),
+        file: built.wheel.filename.to_string(),
+        sha256: built.wheel.digest.to_string(),
+        requires: built.requires.clone(),
     }
 }
 

@@ -1,29 +1,32 @@
 //! From requirement files to verified wheels: the image's own pip, in the sandbox, once per set.
 //!
-//! pip is asked for what pip alone can do, which is to resolve and to build source distributions. What
-//! it leaves in its output folder is a stranger's work: it is collected after the sandbox is dead, and
-//! each wheel is verified before it is used.
+//! pip is asked for what pip alone can do, which is to resolve. What has to be built, the builder builds; what is in the
+//! project, beside it or in a repository, before pip runs, and what pip finds in an index while it waits for it. What pip
+//! leaves in its output folder is a stranger's work: it is collected after the sandbox is dead, and each wheel is verified
+//! before it is used.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lbx_index::Taken;
-use lbx_plan::DependencySet;
-use lbx_sandbox::{Access, Bind, File, Network, Spec};
+use lbx_plan::{DependencySet, Elsewhere};
+use lbx_sandbox::{Access, Bind, File, Spec};
 use lbx_wheel::{Target, Wheel, WheelError};
 
 use crate::base::{self, Base, Ended, Output};
+use crate::builder::{Builder, Built, Errand, local};
 use crate::engine::Context;
 use crate::error::Error;
 use crate::event::Event;
-use crate::index::{Indexes, Serving};
-use crate::source;
+use crate::index::Serving;
 
 /// Where the project's files are in the sandbox.
 const PROJECT: &str = "/lbx/project";
-/// Where pip puts wheels.
-const OUT: &str = "/lbx/out";
+/// Where pip, and what builds, puts wheels.
+pub(crate) const OUT: &str = "/lbx/out";
+/// Where wheels are that were built before.
+const BUILT: &str = "/lbx/built";
 /// Where Python finds the module that caps manylinux.
 const PYTHON_PATH: &str = "/lbx/python";
 
@@ -43,77 +46,188 @@ pub(crate) struct ResolvedSet {
     pub(crate) wheels: Vec<Arc<Wheel>>,
     /// What came from indexes for it.
     pub(crate) taken: Taken,
-}
-
-impl ResolvedSet {
-    /// What was asked for and not given, each once.
-    pub(crate) fn refused(&self) -> Vec<String> {
-        refused(&self.taken)
-    }
-}
-
-fn refused(taken: &Taken) -> Vec<String> {
-    let all: BTreeSet<String> = taken.refused.iter().map(ToString::to_string).collect();
-    all.into_iter().collect()
+    /// What was built for it.
+    pub(crate) built: Vec<Built>,
+    /// What was asked for in vain.
+    pub(crate) refused: BTreeSet<String>,
 }
 
 /// Resolves a set.
-pub(crate) fn run(
-    context: &Context,
-    base: &Base,
-    indexes: &Indexes,
-    index: usize,
-    set: &DependencySet,
-) -> Result<ResolvedSet, Error> {
+pub(crate) fn run(builder: &Arc<Builder>, index: usize, set: &DependencySet) -> Result<ResolvedSet, Error> {
+    let context = builder.context();
     context.site.tell(Event::ResolveStarted { set: index });
     // Everything that this stage writes, it writes into the store.
-    let resolved = resolve(context, base, &indexes.serve(index)?, index, set).map_err(|error| {
+    let resolved = resolve(builder, index, set).map_err(|error| {
         error.in_store(context.site.store.root(), &format!("pip's work on {}", names(set)))
     })?;
     context.site.tell(Event::ResolveFinished { set: index, wheels: resolved.wheels.len() });
     Ok(resolved)
 }
 
-fn resolve(
-    context: &Context,
-    base: &Base,
-    serving: &Serving<'_>,
-    index: usize,
-    set: &DependencySet,
-) -> Result<ResolvedSet, Error> {
+fn resolve(builder: &Arc<Builder>, index: usize, set: &DependencySet) -> Result<ResolvedSet, Error> {
+    let context = builder.context();
     let scratch = context.site.store.scratch().map_err(|source| image_error(context, source))?;
     // Goes with the scratch folder, whatever build code has filled it with.
     let work = scratch.path("pip");
-    let out = folder(&work, "out")?;
-    let spec = spec(context, base, serving, set, &work, &out)?;
-    let mut output = base::run(&context.site, &spec, Some(serving), &|line| {
-        context.site.tell(Event::ResolveLine { set: index, line: serving.for_people(line) });
-    })?;
-    output.text = serving.for_people(&output.text);
-    let taken = serving.taken();
-    for what in refused(&taken) {
-        context.site.tell(Event::ResolveRefused { set: index, what });
+    let errand = Errand::new(index);
+    let elsewhere = local::wheels(builder, &errand, set, &work)?;
+    let exchange =
+        if set.particular { None } else { Some(builder.exchange(&errand, &folder(&work, "exchanged")?)) };
+    let serving = builder.indexes().serve(index, exchange)?;
+    let mut pip = Pip::new(folder(&work, "out")?, names(set));
+    for path in &set.files {
+        let place = |place: Elsewhere<'_>| match place {
+            Elsewhere::Url(url) => serving.direct_url(url),
+            place => elsewhere.get(&local::key(place)).map(|(inside, _)| inside.clone()),
+        };
+        pip.files
+            .push(file(format!("{PROJECT}/{path}"), for_pip(&context.project.files.for_pip(path, &place))));
     }
-    if !output.ended.success() {
-        if let Some(source) = cause(&taken, &output) {
-            return Err(Error::Fetch { requirements: names(set), output: output.text, source });
+    for (inside, path) in elsewhere.values() {
+        pip.binds.push(Bind { source: path.clone(), target: inside.clone(), access: Access::ReadOnly });
+    }
+    pip.requirements = set.requirements.iter().map(|path| format!("{PROJECT}/{path}")).collect();
+    let wheels = pip.run(builder, &errand, &serving)?;
+    let taken = serving.taken();
+    let mut outcome = errand.outcome();
+    let mut refused = refused(&taken);
+    refused.append(&mut outcome.refused);
+    for built in &outcome.built {
+        refused.extend(built.refused.iter().cloned());
+    }
+    Ok(ResolvedSet { wheels, taken, built: std::mem::take(&mut outcome.built), refused })
+}
+
+/// The wheels that a build needs.
+pub(crate) fn requires(
+    builder: &Arc<Builder>,
+    errand: &Errand,
+    name: &str,
+    asked: &BTreeSet<String>,
+) -> Result<Vec<Arc<Wheel>>, Error> {
+    let context = builder.context();
+    let scratch = context.site.store.scratch().map_err(|source| image_error(context, source))?;
+    let work = scratch.path("pip");
+    let exchange = builder.exchange(errand, &folder(&work, "exchanged")?);
+    let serving = builder.indexes().serve(errand.set, Some(exchange))?;
+    let mut pip = Pip::new(folder(&work, "out")?, format!("the build of {name}"));
+    let text: String = asked.iter().flat_map(|one| [one.as_str(), "\n"]).collect();
+    let requirements = format!("{PROJECT}/requires.txt");
+    pip.files.push(file(requirements.clone(), for_pip(&text)));
+    pip.requirements.push(requirements);
+    pip.run(builder, errand, &serving)
+}
+
+/// The wheels that were built before for a set, by what they were built from: where they are inside and outside.
+pub(crate) type Elsewheres = BTreeMap<String, (String, PathBuf)>;
+
+/// Where a wheel that was built is shown to pip.
+pub(crate) fn built_place(number: usize, name: &str) -> String {
+    format!("{BUILT}/{number}/{name}")
+}
+
+/// What pip said and did not, turned into wheels or an error.
+struct Pip {
+    files: Vec<File>,
+    binds: Vec<Bind>,
+    /// The requirement files that it is given, inside.
+    requirements: Vec<String>,
+    out: PathBuf,
+    /// What it is for, for people.
+    what: String,
+}
+
+impl Pip {
+    fn new(out: PathBuf, what: String) -> Self {
+        Self { files: Vec::new(), binds: Vec::new(), requirements: Vec::new(), out, what }
+    }
+
+    fn run(
+        self,
+        builder: &Builder,
+        errand: &Errand,
+        serving: &Serving<'_>,
+    ) -> Result<Vec<Arc<Wheel>>, Error> {
+        let context = builder.context();
+        let spec = self.spec(context, builder.base(), serving);
+        let mut output = base::run(&context.site, &spec, Some(serving), &|line| {
+            context.site.tell(Event::ResolveLine { set: errand.set, line: serving.for_people(line) });
+        })?;
+        output.text = serving.for_people(&output.text);
+        let taken = serving.taken();
+        for what in refused(&taken) {
+            context.site.tell(Event::ResolveRefused { set: errand.set, what });
+        }
+        // pip was told of it in words, and has gone on as if it were the index's fault.
+        if let Some(error) = errand.outcome().error.take() {
+            return Err(error);
+        }
+        if output.ended.success() {
+            collect(context, &self.out)
+        } else {
+            Err(self.failed(context, &taken, output))
+        }
+    }
+
+    fn failed(self, context: &Context, taken: &Taken, output: Output) -> Error {
+        if let Some(source) = cause(taken, &output) {
+            return Error::Fetch { requirements: self.what, output: output.text, source };
         }
         let limits = &context.site.limits;
         // Where nothing is mounted, temporary files are on the disk of the store too.
-        let room =
-            context.site.isolation.backend.mounts_memory().then(|| lbx_sandbox::room_in(&out)).flatten();
-        let met = output.ended.hint(&output.text, limits, room);
+        let room = context.site.isolation.backend.mounts_memory().then(|| lbx_sandbox::room_in(&self.out));
+        let met = output.ended.hint(&output.text, limits, room.flatten());
         let how = base::how(&output.ended);
-        return Err(Error::pip(
-            names(set),
-            context.site.store.root(),
-            how,
-            output.text,
-            met,
-            limits.resources.tmp,
-        ));
+        Error::pip(self.what, context.site.store.root(), how, output.text, met, limits.resources.tmp)
     }
-    Ok(ResolvedSet { wheels: collect(context, &out)?, taken })
+
+    fn spec(&self, context: &Context, base: &Base, serving: &Serving<'_>) -> Spec {
+        let mut spec = Spec::new(base.root.clone(), self.command(base, serving));
+        spec.network = serving.network(&context.site);
+        PROJECT.clone_into(&mut spec.cwd);
+        spec.env = build_environment(base);
+        spec.env.push(("PYTHONPATH".to_owned(), PYTHON_PATH.to_owned()));
+        spec.env.extend(serving.proxy_environment());
+        let out = Bind { source: self.out.clone(), target: OUT.to_owned(), access: Access::ReadWrite };
+        spec.binds.push(out);
+        spec.binds.extend(self.binds.iter().cloned());
+        let (major, minor) = context.plan.runtime.glibc_version();
+        let cap = manylinux_cap(major, minor).into_bytes();
+        spec.files.push(file(format!("{PYTHON_PATH}/_manylinux.py"), cap));
+        spec.files.extend(self.files.iter().cloned());
+        spec
+    }
+
+    fn command(&self, base: &Base, serving: &Serving<'_>) -> Vec<String> {
+        let index = serving.index_url();
+        let fixed = [
+            base.interpreter.as_str(),
+            "-c",
+            RUN_PIP,
+            "wheel",
+            "--no-input",
+            "--no-cache-dir",
+            "--disable-pip-version-check",
+            "--progress-bar",
+            "off",
+            "--prefer-binary",
+            // Old pips build old projects in another way, which needs a package that the image may not have.
+            "--use-pep517",
+            // The server waits for indexes and for builds, and knows how long.
+            "--timeout",
+            "1000000",
+            "--index-url",
+            &index,
+            "--wheel-dir",
+            OUT,
+        ];
+        let files = self.requirements.iter().flat_map(|path| ["--requirement".to_owned(), path.clone()]);
+        fixed.into_iter().map(str::to_owned).chain(files).collect()
+    }
+}
+
+fn refused(taken: &Taken) -> BTreeSet<String> {
+    taken.refused.iter().map(ToString::to_string).collect()
 }
 
 /// What an index did that made pip fail. pip goes on without it, and ends with words about something else.
@@ -132,41 +246,15 @@ fn names(set: &DependencySet) -> String {
     set.requirements.join(" and ")
 }
 
-fn image_error(context: &Context, source: lbx_image::Error) -> Error {
+pub(crate) fn image_error(context: &Context, source: lbx_image::Error) -> Error {
     Error::image(&context.plan.image, source)
 }
 
 /// A folder below the one of this run.
-fn folder(work: &Path, name: &str) -> Result<PathBuf, Error> {
+pub(crate) fn folder(work: &Path, name: &str) -> Result<PathBuf, Error> {
     let path = work.join(name);
     fs_err::create_dir_all(&path)?;
     Ok(path)
-}
-
-fn spec(
-    context: &Context,
-    base: &Base,
-    serving: &Serving<'_>,
-    set: &DependencySet,
-    work: &Path,
-    out: &Path,
-) -> Result<Spec, Error> {
-    let mut spec = Spec::new(base.root.clone(), command(base, serving, set));
-    let kept_to_one = context.site.isolation.claims.network_served;
-    spec.network = if kept_to_one { Network::Served(serving.port()) } else { Network::Host };
-    PROJECT.clone_into(&mut spec.cwd);
-    spec.env = environment(base, serving);
-    spec.binds.push(Bind { source: out.to_owned(), target: OUT.to_owned(), access: Access::ReadWrite });
-    for path in &set.paths {
-        spec.binds.push(local_path(context, work, path)?);
-    }
-    let (major, minor) = context.plan.runtime.glibc_version();
-    spec.files.push(file(format!("{PYTHON_PATH}/_manylinux.py"), manylinux_cap(major, minor).into_bytes()));
-    for path in set.files.iter().filter(|path| !is_below_any(path, &set.paths)) {
-        let text = context.project.files.for_pip(path, &|url| serving.direct_url(url));
-        spec.files.push(file(format!("{PROJECT}/{path}"), for_pip(&text)));
-    }
-    Ok(spec)
 }
 
 /// The text of a requirement file as bytes that pip reads as this text, whatever its locale is, and whatever encoding
@@ -176,59 +264,18 @@ fn for_pip(text: &str) -> Vec<u8> {
     [mark, text].concat().into_bytes()
 }
 
-fn file(target: String, contents: Vec<u8>) -> File {
+pub(crate) fn file(target: String, contents: Vec<u8>) -> File {
     File { target, contents, executable: false }
 }
 
-fn is_below_any(path: &str, folders: &[String]) -> bool {
-    folders
-        .iter()
-        .any(|folder| folder == "." || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')))
-}
-
-fn command(base: &Base, serving: &Serving<'_>, set: &DependencySet) -> Vec<String> {
-    let index = serving.index_url();
-    let fixed = [
-        base.interpreter.as_str(),
-        "-c",
-        RUN_PIP,
-        "wheel",
-        "--no-input",
-        "--no-cache-dir",
-        "--disable-pip-version-check",
-        "--progress-bar",
-        "off",
-        "--prefer-binary",
-        // Old pips build old projects in another way, which needs a package that the image may not have.
-        "--use-pep517",
-        // The server waits for indexes, and knows how long.
-        "--timeout",
-        "3600",
-        "--index-url",
-        &index,
-        "--wheel-dir",
-        OUT,
-    ];
-    let files =
-        set.requirements.iter().flat_map(|path| ["--requirement".to_owned(), format!("{PROJECT}/{path}")]);
-    fixed.into_iter().map(str::to_owned).chain(files).collect()
-}
-
-fn environment(base: &Base, serving: &Serving<'_>) -> Vec<(String, String)> {
+/// The variables of pip, and of all that builds.
+pub(crate) fn build_environment(base: &Base) -> Vec<(String, String)> {
     let mut environment = base::environment(&base.image);
     let mut set = |name: &str, value: &str| environment.push((name.to_owned(), value.to_owned()));
     set("PIP_CONFIG_FILE", "/dev/null");
     set("PIP_ROOT_USER_ACTION", "ignore");
-    set("PYTHONPATH", PYTHON_PATH);
     set("PYTHONUNBUFFERED", "1");
     set("SOURCE_DATE_EPOCH", BUILD_EPOCH);
-    // Whoever wants to reach anything else says so to the server, which refuses and remembers.
-    let proxy = serving.proxy_url();
-    for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"] {
-        set(name, &proxy);
-    }
-    set("no_proxy", "127.0.0.1");
-    set("NO_PROXY", "127.0.0.1");
     environment
 }
 
@@ -242,27 +289,8 @@ fn manylinux_cap(major: u32, minor: u32) -> String {
     )
 }
 
-/// A local project or archive, visible at its place. Folders are copied, because backends write beside
-/// the sources that they build; the user's own stay as they are.
-fn local_path(context: &Context, work: &Path, path: &str) -> Result<Bind, Error> {
-    let real = context.project.inside(path)?;
-    let target = if path == "." { PROJECT.to_owned() } else { format!("{PROJECT}/{path}") };
-    if real.is_file() {
-        return Ok(Bind { source: real, target, access: Access::ReadOnly });
-    }
-    let copy = folder(work, "local")?.join(path.replace('/', "%"));
-    let exclude = [context.options.destination.folder().to_owned()];
-    for one in source::walk(&real, path, &exclude)?.files {
-        let to = copy.join(&one.path);
-        fs_err::create_dir_all(to.parent().unwrap_or(&copy))?;
-        fs_err::copy(&one.location, &to)?;
-    }
-    fs_err::create_dir_all(&copy)?;
-    Ok(Bind { source: copy, target, access: Access::ReadWrite })
-}
-
 /// Takes the wheels that pip left. The sandbox is dead: nothing changes them any more.
-fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
+pub(crate) fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
     let is_wheel = |name: &str| Path::new(name).extension().is_some_and(|extension| extension == "whl");
     let outputs = lbx_sandbox::outputs(out, is_wheel)?;
     let mut wheels =

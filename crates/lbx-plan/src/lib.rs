@@ -34,4 +34,4 @@ pub use encoding::{EncodingError, decode};
 pub use hidden::Hidden;
 pub use plan::{Artifact, DependencySet, ImageChoice, Kind, Overrides, Plan, PlanError};
 pub use position::{At, Position};
-pub use requirements::{Line, LineKind, PlaceOption, RequirementFiles, RequirementsError, scan};
+pub use requirements::{Elsewhere, Line, LineKind, PlaceOption, RequirementFiles, RequirementsError, scan};

@@ -56,6 +56,9 @@ pub struct DependencySet {
     pub urls: Vec<Hidden>,
     /// Addresses of repositories that they name.
     pub repositories: Vec<Hidden>,
+    /// Whether a line says how something is to be built, or what exactly its bytes are, so that pip itself has to see to
+    /// it.
+    pub particular: bool,
     /// The lines that pip reads, in its order. Two artifacts with equal lines share the set.
     pub lines: Vec<Hidden>,
 }
@@ -249,6 +252,7 @@ impl Plan {
                 places: inputs.places,
                 urls: inputs.urls.into_iter().collect(),
                 repositories: inputs.repositories.into_iter().collect(),
+                particular: inputs.particular,
                 lines: inputs.lines,
             });
             self.sets.len() - 1

@@ -43,7 +43,8 @@ impl From<lbx_build::Error> for Failure {
         let output = match &error {
             lbx_build::Error::Pip { output, .. }
             | lbx_build::Error::PipNoSpace { output, .. }
-            | lbx_build::Error::Fetch { output, .. } => Some(output.clone()),
+            | lbx_build::Error::Fetch { output, .. }
+            | lbx_build::Error::Build { output, .. } => Some(output.clone()),
             _ => None,
         };
         let diagnosis = match &error {

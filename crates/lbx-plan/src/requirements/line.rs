@@ -16,6 +16,51 @@ pub struct Line {
     pub kind: LineKind,
 }
 
+impl Line {
+    /// The line with the path of something that was built, in the place of what it was built from.
+    pub(super) fn with_path(&self, from: &str, path: Option<String>) -> String {
+        let Some(path) = path else { return self.text.expose().to_owned() };
+        let requirement = editable(self.text.expose());
+        let requirement = requirement.trim();
+        // pip takes names with addresses and bare paths, and no names with paths.
+        if named_address(requirement).is_some() {
+            return requirement.replacen(from, &format!("file://{path}"), 1);
+        }
+        let extras = from.split_once("egg=").and_then(|(_, egg)| {
+            let egg = egg.split('&').next()?;
+            Some(&egg[egg.find('[')?..=egg.find(']')?])
+        });
+        requirement.replacen(from, &(path + extras.unwrap_or_default()), 1)
+    }
+
+    /// Whether it says what pip has to be told of how something is built, or what exactly its bytes are.
+    pub fn is_particular(&self) -> bool {
+        const OPTIONS: [&str; 6] = [
+            "--hash",
+            "--require-hashes",
+            "--global-option",
+            "--install-option",
+            "--config-setting",
+            "--no-build-isolation",
+        ];
+        OPTIONS.iter().any(|option| self.text.expose().contains(option))
+    }
+}
+
+/// A requirement without the option that asks for it to be editable.
+fn editable(text: &str) -> String {
+    if !text.starts_with('-') {
+        return text.to_owned();
+    }
+    let found = options::parse(text).into_iter().find_map(|word| match word {
+        Word::Option("--editable", value) => Some(value),
+        _ => None,
+    });
+    // A marker behind it is another word.
+    let marker = text.split_once(';').map(|(_, marker)| format!(" ;{marker}")).unwrap_or_default();
+    found.map_or_else(|| text.to_owned(), |value| value.trim_end_matches(';').to_owned() + &marker)
+}
+
 /// What a line asks for, as far as files and addresses are concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LineKind {

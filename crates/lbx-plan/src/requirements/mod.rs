@@ -45,12 +45,23 @@ pub struct RequirementsError {
     pub hint: Option<String>,
 }
 
+/// Something that a line asks for by where it is, and that pip in the sandbox finds elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere<'l> {
+    /// A wheel or an archive by its address.
+    Url(&'l Hidden),
+    /// A repository by its address.
+    Repository(&'l Hidden),
+    /// A project or an archive by its path from the project; it may begin with `..`.
+    Path(&'l str),
+}
+
 /// What pip must be able to see to read a set of requirement files, and what it must not see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Inputs {
     /// Requirement and constraint files, each once.
     pub(crate) files: BTreeSet<String>,
-    /// Local projects and archives.
+    /// Local projects and archives; they may lie beside the project, and then begin with `..`.
     pub(crate) paths: BTreeSet<String>,
     /// Where packages are, in pip's order; folders are relative to the project.
     pub(crate) places: Vec<PlaceOption>,
@@ -62,6 +73,8 @@ pub(crate) struct Inputs {
     pub(crate) lines: Vec<Hidden>,
     /// Whether any line asks for a package.
     pub(crate) asks: bool,
+    /// Whether any line is [particular](Line::is_particular).
+    pub(crate) particular: bool,
 }
 
 impl RequirementFiles {
@@ -142,6 +155,7 @@ impl RequirementFiles {
             return Ok(());
         }
         for line in self.lines(path) {
+            inputs.particular |= line.is_particular();
             match &line.kind {
                 LineKind::Requirements(target) => {
                     self.collect(&relative(path, line.number, target)?, inputs)?;
@@ -167,7 +181,7 @@ impl RequirementFiles {
                     continue;
                 }
                 LineKind::LocalPath(target) => {
-                    inputs.paths.insert(inside(path, line.number, "", target)?);
+                    inputs.paths.insert(from_project(target));
                 }
                 LineKind::OutsidePath(target) => return Err(outside(path, line.number, target)),
                 LineKind::Refused(message, hint) => return Err(refused(path, &line, message, hint)),
@@ -182,18 +196,22 @@ impl RequirementFiles {
     }
 
     /// The text of a file as pip in the sandbox is to read it: without what says where packages are, with the values
-    /// of variables, and with `address` in the place of each address that it has one for. Lines keep their numbers.
-    pub fn for_pip(&self, path: &str, address: &dyn Fn(&Hidden) -> Option<String>) -> String {
+    /// of variables, and with what `place` says in the place of what is elsewhere: an address for an address, a path for
+    /// the others. Lines keep their numbers.
+    pub fn for_pip(&self, path: &str, place: &dyn Fn(Elsewhere<'_>) -> Option<String>) -> String {
         let text = self.get(path).unwrap_or_default();
         let mut physical: Vec<String> = line::physical(text).into_iter().map(str::to_owned).collect();
         for line in self.lines(path) {
             let replaced = match &line.kind {
                 LineKind::Options { places, .. } if places.is_empty() => line.text.expose().to_owned(),
                 LineKind::Options { rest, .. } => rest.clone(),
-                LineKind::Url(url) | LineKind::Git(url) => {
-                    let there = address(url);
-                    let there = there.as_deref().unwrap_or(url.expose());
-                    line.text.expose().replacen(url.expose(), there, 1)
+                LineKind::Url(url) => match place(Elsewhere::Url(url)) {
+                    Some(there) => line.text.expose().replacen(url.expose(), &there, 1),
+                    None => line.text.expose().to_owned(),
+                },
+                LineKind::Git(url) => line.with_path(url.expose(), place(Elsewhere::Repository(url))),
+                LineKind::LocalPath(path) => {
+                    line.with_path(path, place(Elsewhere::Path(&from_project(path))))
                 }
                 _ => line.text.expose().to_owned(),
             };
@@ -203,6 +221,19 @@ impl RequirementFiles {
         }
         physical.join("\n") + "\n"
     }
+}
+
+/// A path from the project, with `.` and `..` resolved as far as that goes.
+fn from_project(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|last| *last != "..") => _ = parts.pop(),
+            part => parts.push(part),
+        }
+    }
+    if parts.is_empty() { ".".to_owned() } else { parts.join("/") }
 }
 
 /// An option about places, with its folder relative to the project.
@@ -355,11 +386,29 @@ mod tests {
         let text = "# top\n-i https://u:${TOKEN}@h/simple\nsix \\\n  --hash=sha256:1\n--pre -f wheels\n\
                     one@https://u:${TOKEN}@h/one.zip ; os_name=='x'\n-e git+https://${TOKEN}@h/x # ${TOKEN}\n";
         let files = files(&[("r.txt", text)]);
-        let address =
-            |url: &Hidden| Some(if url.expose().contains("git") { "/g" } else { "http://l" }.to_owned());
-        let expected = "# top\n\nsix   --hash=sha256:1\n\n--pre\none@http://l ; os_name=='x'\n-e /g\n";
-        assert_eq!(files.for_pip("r.txt", &address), expected);
+        let place = |elsewhere: Elsewhere<'_>| match elsewhere {
+            Elsewhere::Url(_) => Some("http://l".to_owned()),
+            _ => Some("/g".to_owned()),
+        };
+        let expected = "# top\n\nsix   --hash=sha256:1\n\n--pre\none@http://l ; os_name=='x'\n/g\n";
+        assert_eq!(files.for_pip("r.txt", &place), expected);
         assert!(!format!("{files:?}").contains("hush"));
+    }
+
+    #[test]
+    fn what_is_built_before_has_a_path_in_every_form_that_a_line_can_have() {
+        let text = "-e ./a/../b[x] ; os_name=='x'\n../c\nd.zip\none[y] @ git+https://h/one@v1 ; z\n\
+                    git+ssh://h/two#egg=two[q]&subdirectory=s\n--editable=git+ssh://h/three\n";
+        let files = files(&[("r.txt", text)]);
+        let place = |elsewhere: Elsewhere<'_>| match elsewhere {
+            Elsewhere::Path(path) => Some(format!("/w/{}", path.replace('/', "%"))),
+            Elsewhere::Repository(_) => Some("/g".to_owned()),
+            Elsewhere::Url(_) => None,
+        };
+        let expected = "/w/b[x] ; os_name=='x'\n/w/..%c\n/w/d.zip\none[y] @ file:///g ; z\n/g[q]\n/g\n";
+        assert_eq!(files.for_pip("r.txt", &place), expected);
+        let paths = inputs(&[("r.txt", text)]).paths;
+        assert_eq!(paths.into_iter().collect::<Vec<_>>(), ["../c", "b", "d.zip"]);
     }
 
     #[test]

@@ -1,0 +1,75 @@
+//! Wheels that were built, kept by all that can change them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lbx_wheel::{Digest, Wheel};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::engine::Context;
+use crate::error::Error;
+
+/// A wheel, and what it was built from and with.
+#[derive(Clone, Debug)]
+pub(crate) struct Built {
+    /// What people call the source.
+    pub(crate) source: String,
+    /// What came of it.
+    pub(crate) wheel: Arc<Wheel>,
+    /// The wheels that the build had, by name, with their SHA-256.
+    pub(crate) requires: BTreeMap<String, String>,
+    /// What it asked for in vain.
+    pub(crate) refused: BTreeSet<String>,
+}
+
+/// What is kept of it.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    sha256: String,
+    requires: BTreeMap<String, String>,
+    refused: BTreeSet<String>,
+}
+
+/// One word for all that can change a wheel.
+pub(super) fn key(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hex::encode(hash.finalize())
+}
+
+fn path(context: &Context, key: &str) -> PathBuf {
+    context.site.store.root().join("built").join(format!("{key}.json"))
+}
+
+/// What was kept. An entry that cannot be read, or whose wheel is gone, is none.
+pub(super) fn find(context: &Context, key: &str) -> Result<Option<Built>, Error> {
+    let text = match fs_err::read(path(context, key)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let Ok(kept) = serde_json::from_slice::<Kept>(&text) else { return Ok(None) };
+    let Ok(digest) = kept.sha256.parse::<Digest>() else { return Ok(None) };
+    let wheel = context.wheels.get(digest).map_err(|error| Error::wheel(key, error))?;
+    let Kept { requires, refused, .. } = kept;
+    Ok(wheel.map(|wheel| Built { source: String::new(), wheel, requires, refused }))
+}
+
+/// Keeps what was built.
+pub(super) fn keep(context: &Context, key: &str, built: &Built) -> Result<(), Error> {
+    let (requires, refused) = (built.requires.clone(), built.refused.clone());
+    let kept = Kept { sha256: built.wheel.digest.to_string(), requires, refused };
+    let path = path(context, key);
+    let folder = path.parent().unwrap_or(context.site.store.root());
+    fs_err::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    serde_json::to_writer(&mut file, &kept).map_err(std::io::Error::from)?;
+    file.persist(&path).map_err(|error| error.error)?;
+    Ok(())
+}

@@ -1,0 +1,413 @@
+//! From sources to wheels: the backend that a source names (PEP 517), in a sandbox that reaches nothing.
+//!
+//! pip builds nothing here. What has to be built is built before, or while, pip resolves, each source in sandboxes of its
+//! own: one finds out what the build needs, pip gets that as wheels, and one builds. There the network is a server that
+//! gives nothing and writes down who wanted what. The wheel is kept by all that can change it.
+
+mod cache;
+mod git;
+pub(crate) mod local;
+mod stand_in;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lbx_index::{Exchange, Given};
+use lbx_sandbox::{Access, Bind, Spec, Tmpfs};
+use lbx_wheel::Wheel;
+
+pub(crate) use self::cache::Built;
+
+use crate::base::{self, Base};
+use crate::engine::Context;
+use crate::error::Error;
+use crate::event::Event;
+use crate::index::Indexes;
+use crate::resolve::{self, collect};
+
+/// Where the source is in the sandbox.
+const SOURCE: &str = "/lbx/source";
+/// Where wheels that the build needs are.
+const REQUIRES: &str = "/lbx/requires";
+/// Where the backend works.
+const WORK: &str = "/lbx/work";
+/// What the build needs and has not got, in [`resolve::OUT`].
+const NEEDS: &str = "needs.json";
+/// The most bytes that it has.
+const LARGEST_NEEDS: u64 = 1 << 20;
+/// How often what a build needs is asked for: once for what its pyproject.toml says, and once for what its backend says.
+const ROUNDS: usize = 4;
+/// How deep a build may need what has to be built.
+const DEPTH: usize = 10;
+
+const SCRIPT: &str = include_str!("build.py");
+const SHIM: &str = include_str!("sitecustomize.py");
+
+/// Something to build.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    /// What people call it: a file's name, a path, an address.
+    pub(crate) name: String,
+    /// A source distribution, or a folder.
+    pub(crate) path: PathBuf,
+    /// The SHA-256 of the file, or of all that the folder holds.
+    pub(crate) sha256: String,
+    /// The folder in it that is the project; empty for the top.
+    pub(crate) subdirectory: String,
+    /// The version that its history says it has.
+    pub(crate) version: Option<String>,
+}
+
+/// Builds what has to be built, each source once.
+pub(crate) struct Builder {
+    context: Arc<Context>,
+    base: Arc<Base>,
+    indexes: Arc<Indexes>,
+    /// By key. Whoever comes second waits for the first.
+    done: Mutex<HashMap<String, Arc<Mutex<Option<Built>>>>>,
+}
+
+/// Which builds are being done for which: a set of the plan, and the sources that need one another.
+#[derive(Clone, Debug)]
+pub(crate) struct Errand {
+    /// Index of the set.
+    pub(crate) set: usize,
+    /// Names of the sources, the outermost first.
+    chain: Vec<String>,
+    /// What went wrong, and what was built, for whoever sent it.
+    pub(crate) outcome: Arc<Mutex<Outcome>>,
+}
+
+/// What came of an errand.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// The first failure. pip is told in words alone.
+    pub(crate) error: Option<Error>,
+    /// What was built.
+    pub(crate) built: Vec<Built>,
+    /// What was asked for in vain by what was being built, with its name.
+    pub(crate) refused: BTreeSet<String>,
+}
+
+impl Errand {
+    /// The errand of a set.
+    pub(crate) fn new(set: usize) -> Self {
+        Self { set, chain: Vec::new(), outcome: Arc::default() }
+    }
+
+    /// What came of it until now.
+    pub(crate) fn outcome(&self) -> std::sync::MutexGuard<'_, Outcome> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same for what `source` needs. Its failures are the same; what is built for it is its own.
+    fn within(&self, source: &Source) -> Self {
+        let mut chain = self.chain.clone();
+        chain.push(source.name.clone());
+        Self { set: self.set, chain, outcome: Arc::default() }
+    }
+}
+
+impl Builder {
+    /// Gets ready.
+    pub(crate) fn new(context: Arc<Context>, base: Arc<Base>, indexes: Arc<Indexes>) -> Arc<Self> {
+        Arc::new(Self { context, base, indexes, done: Mutex::default() })
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    pub(crate) fn base(&self) -> &Base {
+        &self.base
+    }
+
+    pub(crate) fn indexes(&self) -> &Indexes {
+        &self.indexes
+    }
+
+    /// What pip gets in the place of the source distributions that it asks for.
+    pub(crate) fn exchange(self: &Arc<Self>, errand: &Errand, folder: &Path) -> Exchange {
+        let (builder, errand, folder) = (Arc::clone(self), errand.clone(), folder.to_owned());
+        Exchange::new(move |given| {
+            let (builder, errand, folder) = (Arc::clone(&builder), errand.clone(), folder.clone());
+            Box::pin(async move {
+                let work = tokio::task::spawn_blocking(move || builder.trade(&errand, &given, &folder));
+                work.await.unwrap_or_else(|_| Err("the build ended early\n".to_owned()))
+            })
+        })
+    }
+
+    fn trade(self: &Arc<Self>, errand: &Errand, given: &Given, folder: &Path) -> Result<PathBuf, String> {
+        let source = Source::of(given);
+        let made = self.wheel(errand, &source).and_then(|built| {
+            let path = stand_in::write(folder, &given.name, &built.wheel)?;
+            errand.outcome().built.push(built);
+            Ok(path)
+        });
+        made.map_err(|error| {
+            let words = format!("lbx cannot build {}: {error}\n", source.name);
+            errand.outcome().error.get_or_insert(error);
+            words
+        })
+    }
+
+    /// The wheel of a source: kept from before, or built now.
+    pub(crate) fn wheel(self: &Arc<Self>, errand: &Errand, source: &Source) -> Result<Built, Error> {
+        if errand.chain.contains(&source.name) || errand.chain.len() >= DEPTH {
+            let chain =
+                errand.chain.iter().chain([&source.name]).cloned().collect::<Vec<_>>().join(", which needs ");
+            return Err(Error::BuildLoop { chain });
+        }
+        let key = self.key(source);
+        let slot = {
+            let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(done.entry(key.clone()).or_default())
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(built) = slot.as_ref() {
+            return Ok(built.clone());
+        }
+        let kept =
+            cache::find(&self.context, &key)?.map(|kept| Built { source: source.name.clone(), ..kept });
+        let built = if let Some(kept) = kept {
+            kept
+        } else {
+            let built = self.build(errand, source)?;
+            cache::keep(&self.context, &key, &built)?;
+            built
+        };
+        *slot = Some(built.clone());
+        Ok(built)
+    }
+
+    fn key(&self, source: &Source) -> String {
+        let backend = self.context.site.isolation.backend;
+        cache::key(&[
+            &source.sha256,
+            &source.subdirectory,
+            source.version.as_deref().unwrap_or_default(),
+            self.base.image.manifest_digest.as_str(),
+            self.context.plan.arch.machine(),
+            &self.base.interpreter,
+            // Where the build sees paths, it may keep them.
+            if backend.changes_root() { "" } else { backend.name() },
+            SCRIPT,
+            SHIM,
+        ])
+    }
+
+    fn build(self: &Arc<Self>, errand: &Errand, source: &Source) -> Result<Built, Error> {
+        let within = errand.within(source);
+        let mut asked = BTreeSet::new();
+        let mut wheels: Vec<Arc<Wheel>> = Vec::new();
+        for _ in 0..ROUNDS {
+            match self.attempt(&within, source, &asked, &wheels)? {
+                Attempt::Built(wheel) => {
+                    let requires =
+                        wheels.iter().map(|one| (one.filename.to_string(), one.digest.to_string()));
+                    let (source, requires) = (source.name.clone(), requires.collect());
+                    let refused = within.outcome().refused.clone();
+                    return Ok(Built { source, wheel, requires, refused });
+                }
+                Attempt::Needs(needs) => {
+                    asked = needs;
+                    wheels = resolve::requires(self, &within, &source.name, &asked)?;
+                }
+            }
+        }
+        Err(Error::BuildNeeds { source_name: source.name.clone() })
+    }
+
+    /// Builds with what there is, or finds out what more is needed.
+    fn attempt(
+        &self,
+        errand: &Errand,
+        source: &Source,
+        asked: &BTreeSet<String>,
+        wheels: &[Arc<Wheel>],
+    ) -> Result<Attempt, Error> {
+        let context = &self.context;
+        let scratch =
+            context.site.store.scratch().map_err(|error| Error::image(&context.plan.image, error))?;
+        let out = resolve::folder(&scratch.path("build"), "out")?;
+        let serving = self.indexes.refuse(errand.set)?;
+        let mut spec = self.spec(source, asked, wheels, &out);
+        spec.network = serving.network(&context.site);
+        spec.env.extend(serving.proxy_environment());
+        let mut output = base::run(&context.site, &spec, Some(&serving), &|line| {
+            let line = format!("{}: {}", source.name, serving.for_people(line));
+            context.site.tell(Event::ResolveLine { set: errand.set, line });
+        })?;
+        output.text = serving.for_people(&output.text);
+        self.note_refused(errand, source, &serving.taken());
+        if !output.ended.success() {
+            return Err(self.failed(source, &output, &out));
+        }
+        self.outcome(source, &out)
+    }
+
+    fn note_refused(&self, errand: &Errand, source: &Source, taken: &lbx_index::Taken) {
+        let all: BTreeSet<String> =
+            taken.refused.iter().map(|refused| format!("{}: {refused}", source.name)).collect();
+        for what in &all {
+            self.context.site.tell(Event::ResolveRefused { set: errand.set, what: what.clone() });
+        }
+        errand.outcome().refused.extend(all);
+    }
+
+    fn spec(&self, source: &Source, asked: &BTreeSet<String>, wheels: &[Arc<Wheel>], out: &Path) -> Spec {
+        let ending =
+            if source.path.is_dir() { String::new() } else { format!("/{}", file_name(&source.name)) };
+        let place = format!("{SOURCE}{ending}");
+        let command = [&self.base.interpreter, "-u", "/lbx/build.py", "env", &place, &source.subdirectory]
+            .map(str::to_owned);
+        let mut spec = Spec::new(self.base.root.clone(), command);
+        spec.env = resolve::build_environment(&self.base);
+        let asked: Vec<&String> = asked.iter().collect();
+        spec.env.push(("LBX_ASKED".to_owned(), serde_json::to_string(&asked).unwrap_or_default()));
+        // What asks git for its version, where there is neither git nor history.
+        for name in ["SETUPTOOLS_SCM_PRETEND_VERSION", "PBR_VERSION"] {
+            spec.env.extend(source.version.iter().map(|version| (name.to_owned(), version.clone())));
+        }
+        spec.files.push(resolve::file("/lbx/build.py".to_owned(), SCRIPT.as_bytes().to_vec()));
+        spec.files.push(resolve::file("/lbx/shim/sitecustomize.py".to_owned(), SHIM.as_bytes().to_vec()));
+        spec.tmpfs.push(Tmpfs { target: WORK.to_owned(), mode: 0o755, size: None });
+        let mut bind = |source: &Path, target: String, access| {
+            spec.binds.push(Bind { source: source.to_owned(), target, access });
+        };
+        bind(&source.path, place, Access::ReadOnly);
+        bind(out, resolve::OUT.to_owned(), Access::ReadWrite);
+        for wheel in wheels {
+            bind(wheel.path(), format!("{REQUIRES}/{}", wheel.filename), Access::ReadOnly);
+        }
+        spec
+    }
+
+    fn failed(&self, source: &Source, output: &base::Output, out: &Path) -> Error {
+        let (limits, site) = (&self.context.site.limits, &self.context.site);
+        let room = site.isolation.backend.mounts_memory().then(|| lbx_sandbox::room_in(out)).flatten();
+        Error::Build {
+            source_name: source.name.clone(),
+            how: base::how(&output.ended),
+            met: output.ended.hint(&output.text, limits, room),
+            output: output.text.clone(),
+        }
+    }
+
+    /// What is in the output folder, now that nothing can change it any more.
+    fn outcome(&self, source: &Source, out: &Path) -> Result<Attempt, Error> {
+        let context = &self.context;
+        if let Some(output) = lbx_sandbox::outputs(out, |name| name == NEEDS)?.pop() {
+            return Ok(Attempt::Needs(needs(&source.name, output.file)?));
+        }
+        let mut wheels = collect(context, out)?;
+        match (wheels.pop(), wheels.pop()) {
+            (Some(wheel), None) => Ok(Attempt::Built(wheel)),
+            (Some(first), Some(second)) => {
+                let (first, second) = (second.filename.to_string(), first.filename.to_string());
+                Err(Error::TwoWheels { first, second })
+            }
+            _ => Err(Error::NothingBuilt { source_name: source.name.clone() }),
+        }
+    }
+}
+
+enum Attempt {
+    Built(Arc<Wheel>),
+    /// All that it needs, also what it had.
+    Needs(BTreeSet<String>),
+}
+
+/// What a build says that it needs. It is a stranger who says so: requirements, and no options of pip's.
+fn needs(name: &str, file: std::fs::File) -> Result<BTreeSet<String>, Error> {
+    use std::io::Read;
+    let mut text = String::new();
+    let wrong = || Error::BuildNeeds { source_name: name.to_owned() };
+    file.take(LARGEST_NEEDS).read_to_string(&mut text).map_err(|_| wrong())?;
+    let all: BTreeSet<String> = serde_json::from_str(&text).map_err(|_| wrong())?;
+    let is_requirement = |text: &String| {
+        text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && !text.contains(|c: char| c.is_control() || c == '\\' || c == '#')
+            && !text.contains(" --")
+    };
+    if all.is_empty() || !all.iter().all(is_requirement) {
+        return Err(wrong());
+    }
+    Ok(all)
+}
+
+impl Source {
+    /// The source distribution that pip has asked for.
+    fn of(given: &Given) -> Self {
+        let mut pairs = given.fragment.as_deref().unwrap_or_default().split('&');
+        let subdirectory = pairs.find_map(|pair| pair.strip_prefix("subdirectory=")).unwrap_or_default();
+        Self {
+            name: given.name.clone(),
+            path: given.stored.path.clone(),
+            sha256: given.stored.digest.to_string(),
+            subdirectory: subdirectory.trim_matches('/').to_owned(),
+            version: None,
+        }
+    }
+}
+
+/// The last part of a path.
+fn file_name(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, Write};
+
+    use super::*;
+
+    fn said(text: &str) -> Result<BTreeSet<String>, Error> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.rewind().unwrap();
+        needs("x", file)
+    }
+
+    /// As pip reads archives.
+    const UNPACK: &str = "import sys, tarfile, zipfile\n\
+         for path in sys.argv[1:]:\n    \
+             names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else tarfile.open(path).getnames()\n    \
+             print(sorted(names))\n";
+
+    #[test]
+    fn a_stand_in_is_an_archive_with_the_wheel_and_what_hands_it_over() {
+        let (folder, wheels) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let made = lbx_testkit::wheels::Wheel::new("one", "1.0").file("one.py", b"x").write(folder.path());
+        let wheel = lbx_wheel::WheelStore::open(wheels.path()).unwrap().add(&made).unwrap();
+        let all = ["one-1.0.tar.gz", "one-1.0.zip"]
+            .map(|name| stand_in::write(folder.path(), name, &wheel).unwrap());
+        let output = std::process::Command::new("python3").args(["-c", UNPACK]).args(&all).output().unwrap();
+        let names = "'lbx-built/PKG-INFO', 'lbx-built/lbx_built.py', 'lbx-built/one-1.0-py3-none-any.whl'";
+        let expected = format!(
+            "[{names}, 'lbx-built/padding', 'lbx-built/pyproject.toml']\n[{names}, 'lbx-built/pyproject.toml']\n"
+        );
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{output:?}");
+    }
+
+    #[test]
+    fn what_a_build_needs_is_requirements_and_nothing_else() {
+        let good = said(r#"["setuptools>=40.8.0", "cffi[a]>=1; python_version < '3.12'"]"#).unwrap();
+        assert_eq!(good.len(), 2);
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"["--index-url x"]"#,
+            r#"["-r /etc/passwd"]"#,
+            r#"["a\n-r b"]"#,
+            r#"["a --hash=1"]"#,
+            r#"["/etc"]"#,
+            r#"["a \\"]"#,
+        ] {
+            assert!(said(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Repositories that requirements name: fetched outside the sandbox by the user's git, built inside.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lbx_testkit::command::{Home, files_below, run};
+use lbx_testkit::git::{self, Repository, Sshd};
+use lbx_testkit::stub::Stub;
+
+use crate::sources::{BACKEND, pyproject};
+use crate::support::{HEAD, image, lbx, nothing_left, shared_store};
+
+/// The exit code when requirements do not resolve or build.
+const REQUIREMENTS: i32 = 6;
+
+const USER: &str = "mallory";
+const PASSWORD: &str = "hush-Zq82-never-shown";
+
+/// A project whose requirements are these.
+fn project(requirements: &str) -> Home {
+    let home = Home::new();
+    home.write("src/app.py", "");
+    home.write("r.txt", requirements);
+    let functions = "[functions.app]\nsource = \"src\"\nrequirements = [\"r.txt\"]\n";
+    home.write("lbx.toml", format!("{HEAD}{functions}"));
+    home
+}
+
+/// `lbx build` with a store of the home's own, but for the image.
+fn build(home: &Home, image: &str) -> Command {
+    let mut command = lbx(home, &["build", "-v", "--image", image]);
+    command.env("PIP_NO_INDEX", "1").env("LBX_CACHE_DIR", home.cache());
+    command
+}
+
+#[track_caller]
+fn succeeds(command: &mut Command) -> String {
+    let ran = run(command);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    ran.stderr
+}
+
+/// What a build says that fails, from its error on.
+#[track_caller]
+fn fails(home: &Home, command: &mut Command) -> String {
+    let ran = run(command);
+    assert_eq!(ran.code, REQUIREMENTS, "{}", ran.stderr);
+    nothing_left(home);
+    let from = ran.stderr.find("error: ").unwrap_or_default();
+    home.redact(ran.stderr[from..].trim_end())
+}
+
+/// What the zip has in a file.
+fn packed(home: &Home, name: &str) -> String {
+    let zip = fs_err::File::open(home.project().join("dist/app.zip")).expect("a zip");
+    let mut zip = zip::ZipArchive::new(zip).expect("a zip");
+    let text = std::io::read_to_string(zip.by_name(name).expect("the file"));
+    text.expect("UTF-8").trim().to_owned()
+}
+
+/// The files of a version of a project.
+fn files(version: &str) -> [(&'static str, String); 3] {
+    [
+        ("pyproject.toml", pyproject("one", version, "")),
+        ("backend.py", BACKEND.to_owned()),
+        ("one.py", format!("VERSION = '{version}'\n")),
+    ]
+}
+
+fn commit(repository: &Repository, version: &str) -> String {
+    let files = files(version);
+    repository.commit(&files.each_ref().map(|(path, text)| (*path, text.as_str())))
+}
+
+struct Forge {
+    folder: tempfile::TempDir,
+    repository: Repository,
+    /// Of the first version.
+    first: String,
+}
+
+/// A repository with a version under a tag, a later one on its main branch, and one on another.
+fn forge() -> Forge {
+    let folder = tempfile::tempdir().expect("a directory");
+    let repository = Repository::new(&folder.path().join("one"));
+    let first = commit(&repository, "1.0");
+    repository.git(&["tag", "v1.0"]);
+    repository.git(&["checkout", "--quiet", "-b", "next/big"]);
+    commit(&repository, "3.0");
+    repository.git(&["checkout", "--quiet", "main"]);
+    commit(&repository, "2.0");
+    Forge { folder, repository, first }
+}
+
+impl Forge {
+    fn url(server: &Stub) -> String {
+        format!("git+http://{}/one", server.address())
+    }
+}
+
+/// The image in a store of the home's own.
+fn with_image(home: &Home, image: &str) {
+    succeeds(lbx(home, &["pull", "--quiet", image]).env("LBX_CACHE_DIR", home.cache()));
+}
+
+#[test]
+fn a_repository_is_built_at_a_tag_a_branch_a_commit_and_by_default() {
+    let Some(image) = image() else { return };
+    let forge = forge();
+    let server = git::serve(forge.folder.path(), None);
+    let url = Forge::url(&server);
+    let store = Home::new();
+    for (ending, version) in [
+        (String::new(), "2.0"),
+        ("@v1.0".to_owned(), "1.0"),
+        ("@next/big".to_owned(), "3.0"),
+        (format!("@{}", forge.first), "1.0"),
+        (format!("@{}", &forge.first[..10]), "1.0"),
+    ] {
+        let home = project(&format!("one @ {url}{ending}\n"));
+        let mut command = build(&home, &image);
+        command.env("LBX_CACHE_DIR", store.cache());
+        succeeds(&mut command);
+        assert_eq!(packed(&home, "one.py"), format!("VERSION = '{version}'"), "{ending}");
+        let report = fs_err::read_to_string(home.project().join("dist/report.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        let source = report["dependencies"][0]["built"][0]["source"].as_str().unwrap_or_default();
+        let (address, commit) = source.rsplit_once('@').expect("a commit");
+        assert_eq!((address, commit.len()), (url.as_str(), 40), "{report}");
+        // A store that has it needs no server. `-e` and the old way to name it are the same.
+        let asked = server.seen().len();
+        home.write("r.txt", format!("-e {url}{ending}#egg=one\n"));
+        succeeds(command.arg("--offline"));
+        assert_eq!((packed(&home, "one.py"), server.seen().len()), (format!("VERSION = '{version}'"), asked));
+    }
+    // A commit that is there is not asked for again; a branch moves.
+    let asked = server.seen().len();
+    let home = project(&format!("one @ {url}@{}\n", forge.first));
+    succeeds(build(&home, &image).env("LBX_CACHE_DIR", store.cache()));
+    assert_eq!(server.seen().len(), asked);
+    commit(&forge.repository, "2.1");
+    let home = project(&format!("one @ {url}@main\n"));
+    succeeds(build(&home, &image).env("LBX_CACHE_DIR", store.cache()));
+    assert_eq!(packed(&home, "one.py"), "VERSION = '2.1'");
+}
+
+#[test]
+fn a_password_reaches_git_and_is_found_nowhere_afterwards() {
+    let Some(image) = image() else { return };
+    let forge = forge();
+    let server = git::serve(forge.folder.path(), Some((USER, PASSWORD)));
+    let url = format!("git+http://{USER}:${{WORD}}@{}/one@v1.0", server.address());
+    let home = project(&format!("one @ {url}\n"));
+    with_image(&home, &image);
+    succeeds(build(&home, &image).env("WORD", PASSWORD));
+    assert_eq!(packed(&home, "one.py"), "VERSION = '1.0'");
+    let everywhere = [home.project().join("dist"), home.cache().join("git"), home.cache().join("built")];
+    for folder in everywhere.iter().chain([&home.cache().join("tmp")]) {
+        for file in files_below(folder) {
+            let bytes = fs_err::read(folder.join(&file)).unwrap_or_default();
+            let found = bytes.windows(PASSWORD.len()).any(|part| part == PASSWORD.as_bytes());
+            assert!(!found, "{file} in {}", folder.display());
+        }
+    }
+    // The user's own helper knows it, too; without one, nobody is asked.
+    let plain = format!("one @ git+http://{}/one@v1.0\n", server.address());
+    let home = project(&plain);
+    let settings = format!(
+        "[credential]\n\thelper = \"!f() {{ echo username={USER}; echo password={PASSWORD}; }}; f\"\n"
+    );
+    fs_err::write(home.root().join("home/.gitconfig"), settings).unwrap();
+    succeeds(build(&home, &image).env("LBX_CACHE_DIR", shared_store()));
+    let home = project(&plain.replace("/one@", "/./one@"));
+    let said = fails(&home, build(&home, &image).env("LBX_CACHE_DIR", shared_store()));
+    assert!(
+        said.starts_with("error: the repository http://127.0.0.1:[PORT]/./one cannot be fetched: "),
+        "{said}"
+    );
+    assert!(said.contains("could not read Username") || said.contains("terminal prompts disabled"), "{said}");
+    assert!(
+        said.ends_with("`GIT_TERMINAL_PROMPT=0 git ls-remote http://127.0.0.1:[PORT]/./one` must work"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_a_repository_has_not_got_is_named() {
+    let Some(image) = image() else { return };
+    let forge = forge();
+    let server = git::serve(forge.folder.path(), None);
+    let url = Forge::url(&server);
+    for (requirement, options, expected) in [
+        (
+            format!("one @ {url}@v9"),
+            &[][..],
+            "cannot give `v9`: there is no branch, tag or commit of that name",
+        ),
+        (format!("one @ {url}@--upload-pack=x"), &[], "cannot be read: it is no address of a repository"),
+        (
+            format!("one @ {url}#subdirectory=gone"),
+            &[],
+            "there is neither a pyproject.toml nor a setup.py in gone",
+        ),
+        (format!("one @ {}/none", url.trim_end_matches("/one")), &[], "cannot be fetched: "),
+        (format!("one @ {url}-x"), &["--offline"], "cannot be had: the network is off"),
+    ] {
+        let home = project(&requirement);
+        let said = fails(&home, build(&home, &image).env("LBX_CACHE_DIR", shared_store()).args(options));
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn a_folder_of_a_repository_is_built_with_its_submodules_and_its_version() {
+    let Some(image) = image() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let inner = Repository::new(&folder.path().join("inner"));
+    inner.commit(&[("inner.py", "WORD = 'inner'\n")]);
+    let outer = Repository::new(&folder.path().join("one"));
+    let pyproject = pyproject("one", "1.0", "");
+    let backend = format!(
+        "import os, shutil\nshutil.copy('../sub/inner.py', 'inner.py')\n\
+         open('version.py', 'w').write(os.environ['SETUPTOOLS_SCM_PRETEND_VERSION']){BACKEND}"
+    );
+    let server = git::serve(folder.path(), None);
+    outer.commit(&[("python/pyproject.toml", &pyproject), ("python/backend.py", &backend)]);
+    // An address that is relative to the repository's own.
+    outer.git(&["submodule", "--quiet", "add", &format!("http://{}/inner", server.address()), "sub"]);
+    outer.git(&["config", "--file", ".gitmodules", "submodule.sub.url", "../inner"]);
+    outer.commit(&[]);
+    outer.git(&["tag", "v4.2"]);
+    let home = project(&format!("one @ git+http://{}/one@v4.2#subdirectory=python\n", server.address()));
+    succeeds(build(&home, &image).env("LBX_CACHE_DIR", shared_store()));
+    assert_eq!(
+        (packed(&home, "inner.py"), packed(&home, "version.py")),
+        ("WORD = 'inner'".into(), "4.2".into())
+    );
+}
+
+#[test]
+fn a_large_file_that_git_has_not_brought_is_an_error_and_not_a_note() {
+    let Some(image) = image() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let repository = Repository::new(&folder.path().join("one"));
+    let note = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 9\n", "0".repeat(64));
+    let all = files("1.0");
+    let mut all: Vec<(&str, &str)> = all.iter().map(|(path, text)| (*path, text.as_str())).collect();
+    all.push(("data/large.bin", &note));
+    repository.commit(&all);
+    let server = git::serve(folder.path(), None);
+    let home = project(&format!("one @ {}\n", Forge::url(&server)));
+    let said = fails(&home, build(&home, &image).env("LBX_CACHE_DIR", shared_store()));
+    assert!(said.contains("cannot give `data/large.bin`, which is kept by git-lfs"), "{said}");
+}
+
+#[test]
+fn ssh_brings_a_repository_with_the_users_key_and_never_asks() {
+    if !nix::unistd::geteuid().is_root() {
+        // ssh wants its user to have a name; the tests run as root too.
+        return;
+    }
+    let Some(image) = image() else { return };
+    let forge = forge();
+    let sshd = Sshd::start(&forge.folder.path().join("keys"));
+    let repository = forge.folder.path().join("one");
+    let ssh = |with_key: bool| wrapper(forge.folder.path(), &sshd.client(with_key));
+    let home = project(&format!("one @ {}@v1.0\n", sshd.url(&repository)));
+    let mut command = build(&home, &image);
+    command.env("LBX_CACHE_DIR", shared_store());
+    let path = |folder: PathBuf| format!("{}:/usr/bin:/bin", folder.display());
+    let said = fails(&home, command.env("PATH", path(ssh(false))));
+    assert!(said.contains("Permission denied (publickey)"), "{said}");
+    succeeds(command.env("PATH", path(ssh(true))));
+    assert_eq!(packed(&home, "one.py"), "VERSION = '1.0'");
+}
+
+/// A folder with an `ssh` that reads this configuration. ssh itself goes by the user's home in the system's list, not by
+/// `HOME`; that it is told to ask nobody is what lbx adds.
+fn wrapper(folder: &Path, client: &Path) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let bin = folder.join("bin");
+    fs_err::create_dir_all(&bin).expect("a directory");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1 $2\" = '-o BatchMode=yes' ] || exit 99\nexec /usr/bin/ssh -F {} \"$@\"\n",
+        client.display()
+    );
+    fs_err::write(bin.join("ssh"), script).expect("a file");
+    fs_err::set_permissions(bin.join("ssh"), std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    bin
+}

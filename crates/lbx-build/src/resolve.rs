@@ -31,9 +31,11 @@ const BUILT: &str = "/lbx/built";
 const PYTHON_PATH: &str = "/lbx/python";
 
 /// Runs pip without the working directory on its path: a `logging.py` of the project must not become
-/// pip's. `-I` and `-P` will not do: the first hides `PYTHONPATH`, the second is too young.
-const RUN_PIP: &str = "import runpy, sys
+/// pip's. `-I` and `-P` will not do: the first hides `PYTHONPATH`, the second is too young. Where the host's files can be
+/// seen by their names alone, opening the list of types fails in a way that pip does not expect.
+const RUN_PIP: &str = "import mimetypes, runpy, sys
 sys.path.remove('')
+mimetypes.knownfiles = []
 runpy.run_module('pip', run_name='__main__', alter_sys=True)";
 
 /// 1980-01-01, the earliest time that a zip can carry: what wheels are built with, whatever the host says.

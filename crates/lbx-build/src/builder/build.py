@@ -1,15 +1,17 @@
 """Builds a wheel with the backend that a source names (PEP 517), in a sandbox without a network.
 
-It runs on any Python 3.8, knows nothing but the image's own pip, and is told everything by its arguments:
+It runs on any Python 3.8, knows nothing but the image's own pip, and is told everything by its arguments, because some
+sandboxes have other paths:
 
-    build.py env SOURCE SUBDIRECTORY    installs the wheels of /lbx/requires, and goes on as `hook`
-    build.py hook SOURCE SUBDIRECTORY   unpacks the source, and builds it
+    build.py env …    installs the wheels of REQUIRES, and goes on as `hook`
+    build.py hook …   unpacks the source, and builds it
 
-What the build needs and has not got is written to /lbx/out/needs.json, and then nothing is built.
+What the build needs and has not got is written to OUT/needs.json, and then nothing is built.
 """
 
 import importlib
 import json
+import mimetypes
 import os
 import runpy
 import shutil
@@ -18,7 +20,8 @@ import sys
 import tarfile
 import zipfile
 
-REQUIRES, ENVIRONMENT, WORK, OUT = "/lbx/requires", "/lbx/work/env", "/lbx/work/source", "/lbx/out"
+STEP, SOURCE, SUBDIRECTORY, REQUIRES, FOLDER, OUT, SHIM = sys.argv[1:]
+ENVIRONMENT, WORK = os.path.join(FOLDER, "env"), os.path.join(FOLDER, "source")
 LEGACY = ["setuptools>=40.8.0"]
 
 
@@ -31,12 +34,15 @@ def install():
     wheels = [os.path.join(REQUIRES, name) for name in sorted(os.listdir(REQUIRES))]
     options = ["--no-index", "--no-deps", "--ignore-installed", "--no-compile", "--no-cache-dir", "--quiet"]
     options += ["--disable-pip-version-check", "--no-warn-script-location", "--target", ENVIRONMENT]
-    sys.argv = ["pip", "install"] + options + wheels
+    # Where the host's files can be seen by their names alone, opening this one fails in a way that pip does not expect.
+    mimetypes.knownfiles = []
+    before, sys.argv = sys.argv, ["pip", "install"] + options + wheels
     try:
         runpy.run_module("pip", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         if end.code:
             raise
+    sys.argv = before
 
 
 def unpack(source, subdirectory):
@@ -95,7 +101,8 @@ def enter():
     system = {os.path.normcase(path) for path in site.getsitepackages()}
     sys.path = [path for path in sys.path[1:] if os.path.normcase(path) not in system]
     site.addsitedir(ENVIRONMENT)
-    os.environ["PYTHONPATH"] = "/lbx/shim"
+    os.environ["PYTHONPATH"] = SHIM
+    os.environ["LBX_BUILD_ENVIRONMENT"] = ENVIRONMENT
 
 
 def load(name, paths, top):
@@ -112,9 +119,9 @@ def needs(requires):
         json.dump(sorted(set(requires)), file)
 
 
-def hook(source, subdirectory):
+def hook():
     os.umask(0o022)
-    top = unpack(source, subdirectory)
+    top = unpack(SOURCE, SUBDIRECTORY)
     requires, name, paths = build_system(top)
     asked = set(json.loads(os.environ.pop("LBX_ASKED")))
     if not set(requires) <= asked:
@@ -131,14 +138,13 @@ def hook(source, subdirectory):
 
 
 def main():
-    step, source, subdirectory = sys.argv[1:4]
-    if step == "env":
+    if STEP == "env":
         if os.path.isdir(REQUIRES):
             install()
         os.environ["PATH"] = ENVIRONMENT + "/bin:" + os.environ["PATH"]
         sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, __file__, "hook", source, subdirectory])
-    hook(source, subdirectory)
+        os.execv(sys.executable, [sys.executable, "-u", __file__, "hook"] + sys.argv[2:])
+    hook()
 
 
 main()

@@ -32,6 +32,8 @@ const SOURCE: &str = "/lbx/source";
 const REQUIRES: &str = "/lbx/requires";
 /// Where the backend works.
 const WORK: &str = "/lbx/work";
+/// Where what the build starts finds its environment.
+const SHIM_FOLDER: &str = "/lbx/shim";
 /// What the build needs and has not got, in [`resolve::OUT`].
 const NEEDS: &str = "needs.json";
 /// The most bytes that it has.
@@ -261,9 +263,10 @@ impl Builder {
         let ending =
             if source.path.is_dir() { String::new() } else { format!("/{}", file_name(&source.name)) };
         let place = format!("{SOURCE}{ending}");
-        let command = [&self.base.interpreter, "-u", "/lbx/build.py", "env", &place, &source.subdirectory]
-            .map(str::to_owned);
-        let mut spec = Spec::new(self.base.root.clone(), command);
+        let program = [&self.base.interpreter, "-u", "/lbx/build.py", "env"];
+        let arguments = [&place, &source.subdirectory, REQUIRES, WORK, resolve::OUT, SHIM_FOLDER];
+        let mut spec =
+            Spec::new(self.base.root.clone(), program.into_iter().chain(arguments).map(str::to_owned));
         spec.env = resolve::build_environment(&self.base);
         let asked: Vec<&String> = asked.iter().collect();
         spec.env.push(("LBX_ASKED".to_owned(), serde_json::to_string(&asked).unwrap_or_default()));
@@ -272,7 +275,7 @@ impl Builder {
             spec.env.extend(source.version.iter().map(|version| (name.to_owned(), version.clone())));
         }
         spec.files.push(resolve::file("/lbx/build.py".to_owned(), SCRIPT.as_bytes().to_vec()));
-        spec.files.push(resolve::file("/lbx/shim/sitecustomize.py".to_owned(), SHIM.as_bytes().to_vec()));
+        spec.files.push(resolve::file(format!("{SHIM_FOLDER}/sitecustomize.py"), SHIM.as_bytes().to_vec()));
         spec.tmpfs.push(Tmpfs { target: WORK.to_owned(), mode: 0o755, size: None });
         let mut bind = |source: &Path, target: String, access| {
             spec.binds.push(Bind { source: source.to_owned(), target, access });

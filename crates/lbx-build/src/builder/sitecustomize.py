@@ -6,4 +6,4 @@ import sys
 
 system = {os.path.normcase(path) for path in site.getsitepackages()}
 sys.path = [path for path in sys.path if os.path.normcase(path) not in system]
-site.addsitedir("/lbx/work/env")
+site.addsitedir(os.environ["LBX_BUILD_ENVIRONMENT"])

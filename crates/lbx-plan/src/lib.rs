@@ -21,6 +21,7 @@ mod catalog;
 mod config;
 mod encoding;
 mod hidden;
+pub mod locks;
 mod plan;
 mod position;
 pub mod prune;

@@ -224,7 +224,7 @@ impl RequirementFiles {
 }
 
 /// A path from the project, with `.` and `..` resolved as far as that goes.
-fn from_project(path: &str) -> String {
+pub(crate) fn from_project(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

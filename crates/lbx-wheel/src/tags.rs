@@ -1,5 +1,7 @@
-//! Whether a wheel's tags fit a target: PEP 425 for interpreters, PEP 600 for platforms. What pip would have chosen
-//! is not asked; this is the check after it.
+//! Whether a wheel's tags fit a target: PEP 425 for interpreters, PEP 600 for platforms; and which of several wheels
+//! fits best, as pip chooses.
+
+use std::cmp::Reverse;
 
 use crate::{TagMismatch, WheelFilename};
 
@@ -43,6 +45,88 @@ impl WheelFilename {
             return mismatch("the platform does not fit");
         }
         Ok(())
+    }
+}
+
+/// How well a wheel fits: the smallest is the best.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// The place of its best tag among those of the target.
+    tag: usize,
+    /// Of two wheels with one tag, the one with the higher build tag is taken.
+    build: Reverse<(u64, String)>,
+}
+
+impl Target {
+    /// All tags that fit, the most particular first, as pip and the `packaging` library order them.
+    pub fn tags(&self) -> Vec<String> {
+        let (minor, platforms) = (self.python_minor, self.platforms());
+        let own = format!("cp3{minor}");
+        let mut tags = Vec::new();
+        let mut each = |python: &str, abi: &str| {
+            tags.extend(platforms.iter().map(|platform| format!("{python}-{abi}-{platform}")));
+        };
+        each(&own, &own);
+        each(&own, "abi3");
+        each(&own, "none");
+        // The stable ABI began with 3.2.
+        for older in (2..minor).rev() {
+            each(&format!("cp3{older}"), "abi3");
+        }
+        let generic: Vec<String> = [format!("py3{minor}"), "py3".to_owned()]
+            .into_iter()
+            .chain((0..minor).rev().map(|older| format!("py3{older}")))
+            .collect();
+        for python in &generic {
+            each(python, "none");
+        }
+        tags.push(format!("{own}-none-any"));
+        tags.extend(generic.iter().map(|python| format!("{python}-none-any")));
+        tags
+    }
+
+    /// Platforms, the newest glibc first, each followed by the older name for it (PEP 600).
+    fn platforms(&self) -> Vec<String> {
+        let arch = &self.arch;
+        let (major, newest) = self.glibc;
+        let oldest = if arch == "x86_64" { 5 } else { 17 };
+        let mut platforms = Vec::new();
+        for minor in (oldest..=newest).rev() {
+            platforms.push(format!("manylinux_{major}_{minor}_{arch}"));
+            let older = match minor {
+                17 => "manylinux2014",
+                12 => "manylinux2010",
+                5 => "manylinux1",
+                _ => continue,
+            };
+            platforms.push(format!("{older}_{arch}"));
+        }
+        platforms.push(format!("linux_{arch}"));
+        platforms
+    }
+
+    /// Which of these wheels of one version is the one that pip would take, by its place in the list.
+    pub fn best(&self, wheels: &[WheelFilename]) -> Option<usize> {
+        let tags = self.tags();
+        let ranked = wheels.iter().enumerate().filter_map(|(index, one)| Some((one.rank(&tags)?, index)));
+        ranked.min().map(|(_, index)| index)
+    }
+}
+
+impl WheelFilename {
+    /// How well the wheel fits a target with these tags, if it does at all.
+    fn rank(&self, tags: &[String]) -> Option<Rank> {
+        let has = |tag: &&str| -> bool {
+            let mut parts = tag.splitn(3, '-');
+            let mut one_of =
+                |all: &[String]| parts.next().is_some_and(|part| all.iter().any(|one| one == part));
+            one_of(&self.python) && one_of(&self.abi) && one_of(&self.platform)
+        };
+        let tag = tags.iter().position(|tag| has(&tag.as_str()))?;
+        let build = self.build.as_deref().unwrap_or_default();
+        let digits = build.len() - build.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, rest) = build.split_at(digits);
+        Some(Rank { tag, build: Reverse((number.parse().unwrap_or(0), rest.to_owned())) })
     }
 }
 
@@ -157,6 +241,55 @@ mod tests {
             assert!(!fits(tags, 11, (2, 26), "x86_64"), "{tags}");
         }
         assert!(!fits("cp311-cp311-manylinux1_aarch64", 11, (2, 26), "aarch64"));
+    }
+
+    #[test]
+    fn tags_are_in_the_order_of_the_packaging_library() {
+        use sha2::{Digest, Sha256};
+        let text = include_str!("../../../tests/fixtures/tags/tags.json");
+        let expected: std::collections::BTreeMap<String, (usize, String)> =
+            serde_json::from_str(text).unwrap();
+        assert_eq!(expected.len(), 24);
+        for (name, expected) in expected {
+            let mut parts = name.splitn(3, '-');
+            let mut next = || parts.next().unwrap();
+            let target = Target {
+                python_minor: next().parse().unwrap(),
+                glibc: (2, next().parse().unwrap()),
+                arch: next().into(),
+            };
+            let tags = target.tags();
+            assert_eq!((tags.len(), hex::encode(Sha256::digest(tags.join("\n")))), expected, "{name}");
+            for tag in tags {
+                let wheel: WheelFilename = format!("a-1-{tag}.whl").parse().unwrap();
+                assert!(wheel.allowed_on(&target).is_ok(), "{tag}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_best_wheel_is_the_one_that_pip_takes() {
+        let target = Target { python_minor: 11, glibc: (2, 26), arch: "x86_64".into() };
+        let best = |names: &[&str]| {
+            let wheels: Vec<WheelFilename> = names.iter().map(|name| name.parse().unwrap()).collect();
+            target.best(&wheels).map(|index| names[index].to_owned())
+        };
+        for (names, expected) in [
+            (&["a-1-py3-none-any.whl", "a-1-cp311-cp311-manylinux2014_x86_64.whl"][..], Some(1)),
+            (
+                &["a-1-cp311-cp311-manylinux1_x86_64.whl", "a-1-cp311-cp311-manylinux_2_17_x86_64.whl"],
+                Some(1),
+            ),
+            (&["a-1-cp37-abi3-manylinux2014_x86_64.whl", "a-1-cp39-abi3-manylinux2014_x86_64.whl"], Some(1)),
+            (&["a-1-1-py3-none-any.whl", "a-1-10-py3-none-any.whl", "a-1-py3-none-any.whl"], Some(1)),
+            (
+                &["a-1-cp311-cp311-manylinux_2_28_x86_64.whl", "a-1-cp311-cp311-musllinux_1_1_x86_64.whl"],
+                None,
+            ),
+            (&[], None),
+        ] {
+            assert_eq!(best(names), expected.map(|index| names[index].to_owned()), "{names:?}");
+        }
     }
 
     #[test]

@@ -79,8 +79,8 @@ pub enum Error {
         /// What is wrong with it.
         problem: CertificateProblem,
     },
-    /// An index sends its clients where they must not go.
-    #[error("{host} sends its clients to {target}, {problem}")]
+    /// An index sends its clients where they must not go, or somebody wrote down such an address.
+    #[error("{}", misdirected(host, target, problem))]
     Misdirected {
         /// Who does.
         host: String,
@@ -118,6 +118,14 @@ pub enum Error {
         host: String,
         /// What was asked for.
         what: SafeUrl,
+    },
+    /// A file that a lock names, and no index.
+    #[error("no index has {file} with the SHA-256 {sha256}")]
+    NotListed {
+        /// The file's name.
+        file: String,
+        /// What it is.
+        sha256: String,
     },
     /// Bytes that are not the ones that were promised.
     #[error("{file} from {host} has the {algorithm} {found}, expected {expected}")]
@@ -208,6 +216,13 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+fn misdirected(host: &str, target: &str, problem: &str) -> String {
+    if host == target {
+        return format!("{host} is not asked: it is {problem}");
+    }
+    format!("{host} sends its clients to {target}, {problem}")
+}
+
 impl Error {
     /// What the user can do about it, as a phrase; `None` when the message says it all.
     pub fn hint(&self) -> Option<String> {
@@ -223,6 +238,9 @@ impl Error {
                 "check http_proxy and https_proxy; no_proxy lists the hosts that are reached without a proxy"
             }
             Self::Certificate { problem, .. } => return Some(problem.hint("index")),
+            Self::Misdirected { host, target, .. } if host == target => {
+                "do not trust whoever wrote that address down"
+            }
             Self::Misdirected { .. } => "do not trust this index, or whatever answers in its name",
             Self::Status { status: 500.., .. } => "the index has a problem of its own: try again later",
             Self::Status { status: 429, .. } => "the index limits how often it may be asked: wait a while",
@@ -233,6 +251,9 @@ impl Error {
                 ));
             }
             Self::NotFound { .. } => "the index lists it and does not have it: tell whoever runs the index",
+            Self::NotListed { .. } => {
+                "it was deleted, or is in another index than those that are configured; lock again"
+            }
             Self::HashMismatch { .. } | Self::SizeMismatch { .. } => {
                 "the index, a mirror or a proxy sent other bytes than were published; nothing of it was kept"
             }

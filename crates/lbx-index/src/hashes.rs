@@ -21,6 +21,17 @@ impl Digest {
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
+
+    /// The digest of all that can be read.
+    pub(crate) fn of_reader(mut reader: impl std::io::Read) -> std::io::Result<Self> {
+        let (mut hash, mut buffer) = (Sha256::new(), vec![0; 128 << 10]);
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => return Ok(Self(hash.finalize().into())),
+                count => hash.update(&buffer[..count]),
+            }
+        }
+    }
 }
 
 impl fmt::Display for Digest {

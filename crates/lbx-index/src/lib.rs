@@ -46,7 +46,7 @@ pub use self::error::{Cause, Error};
 pub use self::hashes::{Digest, Hashes};
 pub use self::name::{normalize, version_of};
 pub use self::page::{File, Page, Status};
-pub use self::server::{Exchange, Exchanged, Given, Server, Session};
+pub use self::server::{Exchange, Exchanged, Given, Offer, Server, Session, Wanted};
 pub use self::settings::{ClientCertificate, FindLinks, Limits, Settings, Strategy, Timeouts, TrustedHost};
 pub use self::store::{Store, Stored};
 pub use self::taken::{Failed, Refused, Taken, TakenFile};

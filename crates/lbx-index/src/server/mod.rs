@@ -6,6 +6,7 @@
 
 mod body;
 mod exchange;
+mod fetch;
 mod range;
 mod render;
 mod respond;
@@ -25,9 +26,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 pub use self::exchange::{Exchange, Exchanged, Given};
+pub use self::fetch::{Offer, Wanted};
 pub use self::session::Session;
 
 use self::session::State;
+use crate::lookup::Lookup;
 use crate::taken::Log;
 use crate::upstream::client::Upstream;
 use crate::upstream::files::Files;
@@ -54,6 +57,8 @@ struct Inner {
     upstream: Arc<Upstream>,
     store: Store,
     files: Arc<Files>,
+    /// For what is chosen without pip.
+    lookup: Lookup,
     /// By the hash of their secret: looking one up says nothing of what others begin with.
     sessions: Mutex<HashMap<Digest, Arc<State>>>,
     /// What came without a secret.
@@ -67,7 +72,8 @@ impl Server {
         let upstream = Arc::new(Upstream::new(settings)?);
         let files = Arc::new(Files::new(Arc::clone(&upstream), store.clone()));
         let (sessions, attempts) = (Mutex::default(), Log::default());
-        let inner = Arc::new(Inner { upstream, store, files, sessions, attempts });
+        let lookup = Lookup::new(Arc::clone(&upstream), store.clone());
+        let inner = Arc::new(Inner { upstream, store, files, lookup, sessions, attempts });
         Ok(Self { inner, accepting: Mutex::default() })
     }
 

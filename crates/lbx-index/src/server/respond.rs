@@ -216,7 +216,7 @@ async fn exchanged(inner: &Inner, exchange: &Exchange, want: &Want, kept: Kept) 
 }
 
 /// A file, once all of it is here.
-async fn whole(files: &Arc<Files>, want: &Want) -> Result<Stored, Arc<Error>> {
+pub(super) async fn whole(files: &Arc<Files>, want: &Want) -> Result<Stored, Arc<Error>> {
     let mut progress = match files.find(want).await.map_err(Arc::new)? {
         Found::Here(stored) => return Ok(stored),
         Found::Coming(progress) => progress,

@@ -61,6 +61,10 @@ pub struct DependencySet {
     pub particular: bool,
     /// The lines that pip reads, in its order. Two artifacts with equal lines share the set.
     pub lines: Vec<Hidden>,
+    /// The lock that is its one requirement file, if it is one.
+    pub locked_by: Option<String>,
+    /// Where its own lock is, or would be, relative to the project.
+    pub lock: String,
 }
 
 /// Whether an artifact is a function or a layer.
@@ -202,16 +206,16 @@ impl Plan {
         let mut plan =
             Self { runtime, arch, image, sets: Vec::new(), artifacts: Vec::new(), not_selected: Vec::new() };
         let selected = selected(config, &overrides.names)?;
+        let mut all = Vec::new();
         for (name, function) in &config.functions {
-            plan.push(
-                function_artifact(config, name, function)?,
-                &function_files(config, function),
-                files,
-                &selected,
-            )?;
+            all.push((function_artifact(config, name, function)?, function_files(config, function)));
         }
         for (name, layer) in &config.layers {
-            plan.push(layer_artifact(config, name, layer)?, &values(&layer.requirements), files, &selected)?;
+            all.push((layer_artifact(config, name, layer)?, values(&layer.requirements)));
+        }
+        let locks = lock_names(&all, files);
+        for (artifact, requirements) in all {
+            plan.push(artifact, &requirements, files, &selected, &locks)?;
         }
         plan.artifacts.sort_by(|left, right| left.name.cmp(&right.name));
         Ok(plan)
@@ -223,12 +227,13 @@ impl Plan {
         requirements: &[String],
         files: &RequirementFiles,
         selected: &BTreeSet<String>,
+        locks: &LockNames,
     ) -> Result<(), PlanError> {
         if !selected.contains(&artifact.name) {
             self.not_selected.push(artifact.name);
             return Ok(());
         }
-        artifact.set = self.set_of(requirements, files)?;
+        artifact.set = self.set_of(requirements, files, locks)?;
         self.artifacts.push(artifact);
         Ok(())
     }
@@ -238,6 +243,7 @@ impl Plan {
         &mut self,
         requirements: &[String],
         files: &RequirementFiles,
+        locks: &LockNames,
     ) -> Result<Option<usize>, PlanError> {
         let inputs = files.inputs(requirements)?;
         if !inputs.asks {
@@ -253,11 +259,45 @@ impl Plan {
                 urls: inputs.urls.into_iter().collect(),
                 repositories: inputs.repositories.into_iter().collect(),
                 particular: inputs.particular,
+                locked_by: inputs.lock,
+                lock: locks.get(&inputs.lines).cloned().unwrap_or_default(),
                 lines: inputs.lines,
             });
             self.sets.len() - 1
         })))
     }
+}
+
+/// Where the lock of each set is, by its lines.
+type LockNames = BTreeMap<Vec<Hidden>, String>;
+
+/// Names of locks, each beside the last requirement file of its set. They are the same whichever artifacts are built, so
+/// all are looked at; what is wrong with those that are not built is not said.
+fn lock_names(all: &[(Artifact, Vec<String>)], files: &RequirementFiles) -> LockNames {
+    let (mut names, mut taken) = (LockNames::new(), BTreeSet::new());
+    for (artifact, requirements) in all {
+        let Ok(inputs) = files.inputs(requirements) else { continue };
+        let Some(last) = requirements.last().filter(|_| inputs.asks && !names.contains_key(&inputs.lines))
+        else {
+            continue;
+        };
+        let (folder, file) =
+            last.rsplit_once('/').map_or(("", last.as_str()), |(folder, file)| (folder, file));
+        let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+        let plain = matches!(stem, "requirements" | "pyproject");
+        let place = |middle: &str| {
+            let folder = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+            format!("{folder}pylock{middle}.toml")
+        };
+        // PEP 751 allows no dot in a name.
+        let mut name = if plain { place("") } else { place(&format!(".{}", stem.replace('.', "-"))) };
+        if !taken.insert(name.clone()) {
+            name = place(&format!(".{}", artifact.name));
+            taken.insert(name.clone());
+        }
+        names.insert(inputs.lines, name);
+    }
+    names
 }
 
 fn runtime(config: &Config, overrides: &Overrides) -> Result<Runtime, PlanError> {

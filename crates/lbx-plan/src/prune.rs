@@ -101,7 +101,12 @@ pub fn verdict(path: &str, origin: Origin<'_>, unrequired: &[&str]) -> Option<Ru
 }
 
 fn is_tool_file(path: &str) -> bool {
-    path.split('/').any(|part| TOOL_NAMES.contains(&part) || part.starts_with(UNFINISHED))
+    path.split('/').any(|part| TOOL_NAMES.contains(&part) || part.starts_with(UNFINISHED)) || is_lock(path)
+}
+
+/// Locks that lbx itself writes and reads (PEP 751).
+fn is_lock(path: &str) -> bool {
+    crate::locks::Format::of(path) == Some(crate::locks::Format::Pylock)
 }
 
 /// Whether a whole folder of a source tree is a tool's, so that it need not be read at all.

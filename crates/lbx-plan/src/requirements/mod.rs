@@ -16,6 +16,7 @@ pub use line::{Line, LineKind, PlaceOption, scan};
 
 use self::line::scan_with;
 use crate::hidden::Hidden;
+use crate::locks::{Format, is_hashed};
 use crate::position::Position;
 
 /// Requirement files by their path relative to the project, with `/` between components.
@@ -75,6 +76,8 @@ pub(crate) struct Inputs {
     pub(crate) asks: bool,
     /// Whether any line is [particular](Line::is_particular).
     pub(crate) particular: bool,
+    /// The lock that all of it is.
+    pub(crate) lock: Option<String>,
 }
 
 impl RequirementFiles {
@@ -129,6 +132,9 @@ impl RequirementFiles {
     /// names each.
     pub fn references(&self, path: &str) -> Result<Vec<(usize, String)>, RequirementsError> {
         let mut found = Vec::new();
+        if Format::of(path).is_some() {
+            return Ok(found);
+        }
         for line in scan(self.get(path).unwrap_or_default()) {
             self.no_variable(path, &line)?;
         }
@@ -143,8 +149,22 @@ impl RequirementFiles {
     /// Everything that the files named need, in pip's order.
     pub(crate) fn inputs(&self, named: &[String]) -> Result<Inputs, RequirementsError> {
         let mut inputs = Inputs::default();
+        if let Some(lock) = named.iter().find(|path| Format::of(path).is_some()) {
+            if named.len() > 1 {
+                return Err(not_alone(lock));
+            }
+            let text = Hidden::new(self.get(lock).unwrap_or_default());
+            let (lock, files) = (Some(lock.clone()), named.iter().cloned().collect());
+            return Ok(Inputs { lock, files, lines: vec![text], asks: true, ..Inputs::default() });
+        }
         for path in named {
             self.collect(path, &mut inputs)?;
+        }
+        // Then it says exactly what there is to install.
+        if let [path] = named
+            && is_hashed(self.get(path).unwrap_or_default())
+        {
+            inputs.lock = Some(path.clone());
         }
         Ok(inputs)
     }
@@ -220,6 +240,15 @@ impl RequirementFiles {
             physical[first] = replaced;
         }
         physical.join("\n") + "\n"
+    }
+}
+
+fn not_alone(lock: &str) -> RequirementsError {
+    RequirementsError {
+        position: Position::line(lock, 0),
+        message: "a lock has all that is installed, and cannot be one of several requirement files"
+            .to_owned(),
+        hint: Some("name the lock alone, or none: `[defaults] requirements` count, too".to_owned()),
     }
 }
 

@@ -334,13 +334,18 @@ fn a_store_on_a_read_only_file_system_is_named_by_every_command() {
                   mount -o remount,bind,ro \"$XDG_CACHE_HOME\"; exec \"$@\"";
     let read_only = |arguments: &[&str]| Some(run(in_namespace(&home, script)?.args(arguments)));
     let build = ["build", "--runtime", "python3.11", "--image", "127.0.0.1:1/python:3.11"];
-    for arguments in [&["pull", "127.0.0.1:1/python:3.11"][..], &build] {
+    let image = "cannot get the image `127.0.0.1:[PORT]/python:3.11`";
+    for (arguments, what) in
+        [(&["pull", "127.0.0.1:1/python:3.11"][..], image), (&build, "cannot open the store")]
+    {
         let Some(ran) = read_only(arguments) else { return };
         assert_eq!((ran.code, ran.stdout.as_str()), (SYSTEM, ""), "{}", ran.stderr);
         same(
             &home.redact(after_progress(&ran.stderr)),
-            "error: cannot get the image `127.0.0.1:[PORT]/python:3.11`: cannot write to the store [ROOT]/cache/lbx: Read-only file system (os error 30)\n\
-            hint: let LBX_CACHE_DIR name a directory that you can write to\n",
+            &format!(
+                "error: {what}: cannot write to the store [ROOT]/cache/lbx: Read-only file system (os error 30)\n\
+                hint: let LBX_CACHE_DIR name a directory that you can write to\n"
+            ),
         );
     }
     let doctor = read_only(&["doctor"]).unwrap();

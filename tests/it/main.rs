@@ -11,6 +11,7 @@
 //! | `images` | what is wrong with a registry or an image |
 //! | `sources` | what has to be built: source distributions, local projects |
 //! | `git` | repositories: over HTTP and ssh, pinned, with submodules, offline |
+//! | `locks` | what `lbx lock` writes, and what builds make of locks |
 //! | `indexes` | package indexes: logins, options, addresses, what is refused |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
 //! | `session` | `run` and `shell`: exit codes, streams, signals, the terminal |
@@ -30,6 +31,7 @@ mod indexes;
 mod interrupts;
 mod lambda;
 mod limits;
+mod locks;
 mod requirements;
 mod session;
 mod sources;

@@ -58,7 +58,9 @@ fn nothing_is_cut_in_two(shown: &Shown) {
 /// The lines at the end, but for the one that names versions and the image's digest, and without sizes.
 fn left(shown: &Shown) -> Vec<String> {
     let lines = shown.screen.lines();
-    let lines = lines.iter().filter(|line| !line.starts_with("lbx: image ready: Python 3.11."));
+    let is_said =
+        |line: &str| line.starts_with("lbx: image ready: Python 3.11.") || line.starts_with("lbx: lock: ");
+    let lines = lines.iter().filter(|line| !is_said(line.as_str()));
     lines.map(|line| without_size(line)).collect()
 }
 

@@ -17,8 +17,12 @@ const REQUIREMENTS: [&str; 6] = [
     "requests==2.32.5",
 ];
 
-/// Other pips for the tests that compare with pip: the oldest and the newest that are of interest.
-const PIPS: [&str; 2] = ["pip==20.3.4", "pip==25.3"];
+/// Other pips for the tests that compare with pip: the oldest that is of interest, one that reads no locks, and one that
+/// does.
+const PIPS: [&str; 3] = ["pip==20.3.4", "pip==25.3", "pip==26.3"];
+
+/// Another reader of locks.
+const UV: &str = "uv==0.13.9";
 
 /// What the examples need, below their folder.
 const EXAMPLES: [&str; 4] = [
@@ -36,19 +40,21 @@ const BUILD: [&str; 2] = ["setuptools==80.9.0", "wheel==0.45.1"];
 const SOURCE: &str =
     "docopt==0.6.2 --hash=sha256:49b3a825280bd66b3aa83585ef59c4a8c82f2c8a522dbe754a8bc8d08c85c491\n";
 
-/// Whether a file is a wheel of the six packages and what they need, not one of the pips beside them.
+/// Whether a file is a wheel of the six packages and what they need, not one of the tools beside them.
 pub(crate) fn is_of_the_set(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.extension().is_some_and(|extension| extension == "whl") && !name.starts_with("pip-")
+    path.extension().is_some_and(|extension| extension == "whl")
+        && !name.starts_with("pip-")
+        && !name.starts_with("uv-")
 }
 
 /// Fetches all of them, the six for python3.11 on x86-64, unless that was done before, and returns their folder.
 pub(crate) fn fetch() -> Result<PathBuf> {
     let folder = workspace::target()?.join("wheels");
-    let wanted = [&REQUIREMENTS[..], &PIPS].concat().join("\n");
+    let wanted = [&REQUIREMENTS[..], &PIPS, &[UV]].concat().join("\n");
     fill(&folder, &wanted, || {
         download(&folder, &REQUIREMENTS)?;
-        PIPS.iter().try_for_each(|pip| download(&folder, &[pip]))
+        PIPS.iter().chain([&UV]).try_for_each(|tool| download(&folder, &[tool]))
     })?;
     Ok(folder)
 }

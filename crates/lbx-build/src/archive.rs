@@ -119,7 +119,7 @@ pub(crate) fn build(
     if items.is_empty() {
         return Err(Error::Empty { kind: artifact.kind.word(), name: artifact.name.clone() });
     }
-    context.site.cancel.check()?;
+    context.ground.cancel.check()?;
     let path = context.options.destination.zip(&artifact.name);
     let stamp = context.options.source_date_epoch.map_or_else(Timestamp::default, Timestamp::from_unix);
     let entries = entries(wheels, &items)?;
@@ -211,7 +211,7 @@ fn read_parts(context: &Context, parts: &[Part]) -> Result<Vec<Vec<Own>>, Error>
 /// Reads a file of own code, and compresses it: in one go, because the compressor's output must not depend
 /// on how the bytes came.
 fn read_own(context: &Context, part: &Part, file: &SourceFile) -> Result<Own, Error> {
-    context.site.cancel.check()?;
+    context.ground.cancel.check()?;
     let path = format!("{}{}", part.prefix, file.path);
     let owner: Arc<str> = part.name.as_str().into();
     if let Some(rule) = prune::verdict(&file.path, Origin::Source, &[]) {

@@ -5,24 +5,24 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lbx_image::{ProxyOptions, PullOptions, Reference, Store};
-use lbx_plan::{Architecture, Artifact, Plan};
+use lbx_plan::{Architecture, Artifact, DependencySet, Plan};
 use lbx_sandbox::{Backend, Launcher, Level};
 use lbx_wheel::WheelStore;
 use tokio::runtime::Handle;
 
 use crate::archive::{self, Part};
-use crate::base::Base;
-use crate::builder::Builder;
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::event::{Event, Observer};
-use crate::index::{Indexes, Places};
+use crate::index::Places;
 use crate::limits::Limits;
+use crate::locked::{self, SetLock};
 use crate::project::{Project, Variable};
 use crate::publish;
 use crate::report::{ArtifactReport, Report};
 use crate::resolve::{self, ResolvedSet};
-use crate::site::Site;
+use crate::site::Ground;
+use crate::workshop::Workshop;
 
 /// What this host offers to a build.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub struct Options {
     pub destination: Destination,
     /// Take the image and all packages from the store, and ask no registry and no index.
     pub offline: bool,
+    /// Fail where a set has no lock that covers it.
+    pub locked: bool,
     /// What each command in the sandbox may use.
     pub limits: Limits,
     /// The time that every zip entry carries, in seconds since 1970; 1980-01-01 when there is none.
@@ -98,11 +100,13 @@ pub(crate) struct Context {
     pub(crate) project: Project,
     pub(crate) plan: Plan,
     pub(crate) options: Options,
-    /// Where commands run.
-    pub(crate) site: Site,
+    /// The host.
+    pub(crate) ground: Arc<Ground>,
     pub(crate) wheels: WheelStore,
     /// The sources and includes of every artifact of the plan.
     pub(crate) parts: Vec<Vec<Part>>,
+    /// For each set, what is locked of it.
+    pub(crate) locks: Vec<SetLock>,
 }
 
 /// An image that [`pull`] brought.
@@ -174,31 +178,51 @@ pub async fn build(
     cancel: &Cancel,
     observer: &Observer,
 ) -> Result<Report, Error> {
-    // What is wrong with the user's own files is said before anything is fetched for it.
-    let parts = archive::collect_parts(&project, &plan, &options)?;
-    for path in plan.sets.iter().flat_map(|set| &set.paths) {
-        project.local(path)?;
+    let workshop = prepare(project, plan, host, options, cancel, observer)?;
+    if !workshop.context().is_locked() {
+        workshop.open().await?;
     }
-    let places = Places::of(&project, &plan, &host, options.offline)?;
-    observer(planned(&plan));
-    let choice = plan.image_choice();
-    let (site, image) = Site::open(choice, host, options.limits, options.offline, cancel, observer).await?;
-    let cache_dir = &site.host.cache_dir;
-    let wheels = WheelStore::open(&cache_dir.join("wheels"))
-        .map_err(|source| Error::WheelStore(Box::new(source)).in_store(cache_dir, "wheels"))?;
-    let context = Context { project, plan, options, site, wheels, parts };
     // Everything from here on blocks: processes, files, hashing. It has threads of its own.
-    let runtime = Handle::current();
-    let context = Arc::new(context);
-    let work = tokio::task::spawn_blocking(move || build_in(&context, image, places, runtime));
+    let work = tokio::task::spawn_blocking(move || build_in(&workshop));
     work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
-fn planned(plan: &Plan) -> Event {
+/// Gets ready. What is wrong with the user's own files is said here, before anything is fetched for it.
+pub(crate) fn prepare(
+    project: Project,
+    plan: Plan,
+    host: Host,
+    options: Options,
+    cancel: &Cancel,
+    observer: &Observer,
+) -> Result<Arc<Workshop>, Error> {
+    let parts = archive::collect_parts(&project, &plan, &options)?;
+    let places = Places::of(&project, &plan, &host, options.offline)?;
+    let locks = locked::read(&project, &plan, options.locked)?;
+    let is_locked = !locks.is_empty() && locks.iter().all(|lock| lock.locked.is_some());
+    observer(planned(&plan, is_locked));
+    let ground = Ground::open(plan.image_choice(), host, options.limits, cancel, observer)?;
+    // Said of the whole store, and not of the first part of it that is written to.
+    drop(ground.store.scratch().map_err(Error::store)?);
+    let cache_dir = &ground.host.cache_dir;
+    let wheels = WheelStore::open(&cache_dir.join("wheels"))
+        .map_err(|source| Error::WheelStore(Box::new(source)).in_store(cache_dir, "wheels"))?;
+    let context = Context { project, plan, options, ground: Arc::new(ground), wheels, parts, locks };
+    Ok(Workshop::new(Arc::new(context), places, Handle::current()))
+}
+
+impl Context {
+    /// Whether all that it installs is locked, so that there may be nothing to do for an image.
+    fn is_locked(&self) -> bool {
+        !self.locks.is_empty() && self.locks.iter().all(|lock| lock.locked.is_some())
+    }
+}
+
+fn planned(plan: &Plan, is_locked: bool) -> Event {
     Event::Planned {
         sets: (0..plan.sets.len()).map(|set| users(plan, set)).collect(),
         artifacts: plan.artifacts.iter().map(|artifact| artifact.name.clone()).collect(),
-        image: plan.image.clone(),
+        image: (!is_locked).then(|| plan.image.clone()),
     }
 }
 
@@ -213,26 +237,22 @@ fn users(plan: &Plan, set: usize) -> String {
     }
 }
 
-fn build_in(
-    context: &Arc<Context>,
-    image: lbx_image::Image,
-    places: Vec<Places>,
-    runtime: Handle,
-) -> Result<Report, Error> {
-    let base = Arc::new(Base::prepare(&context.site, image)?);
-    let indexes = Arc::new(Indexes::new(places, base.index.as_deref(), runtime)?);
-    let builder = Builder::new(Arc::clone(context), Arc::clone(&base), indexes);
-    let sets = parallel(context, &context.plan.sets, |index, set| resolve::run(&builder, index, set))?;
+fn build_in(workshop: &Arc<Workshop>) -> Result<Report, Error> {
+    let context = workshop.context();
+    let sets = parallel(context, &context.plan.sets, |index, set| match &context.locks[index].locked {
+        Some(locked) => locked::run(workshop, index, locked),
+        None => resolve_unlocked(workshop, index, set),
+    })?;
     let staging = publish::Staging::new(context.options.destination.folder())?;
     let artifacts = parallel(context, &context.plan.artifacts, |index, artifact| {
         build_artifact(context, &sets, &staging, index, artifact)
     })?;
-    context.site.cancel.check()?;
-    let report = Report::new(context, &base, &sets, artifacts);
+    context.ground.cancel.check()?;
+    let report = Report::new(context, workshop.opened(), &sets, artifacts);
     staging.publish(&context.options.destination, &report)?;
     for (index, artifact) in report.artifacts.iter().enumerate() {
         let path = context.options.destination.zip(&artifact.name);
-        context.site.tell(Event::ArtifactFinished {
+        context.ground.tell(Event::ArtifactFinished {
             artifact: index,
             path,
             size: artifact.size,
@@ -242,6 +262,13 @@ fn build_in(
     Ok(report)
 }
 
+fn resolve_unlocked(workshop: &Workshop, index: usize, set: &DependencySet) -> Result<ResolvedSet, Error> {
+    let context = workshop.context();
+    let SetLock { path, unused, .. } = &context.locks[index];
+    context.ground.tell(Event::Unlocked { set: index, lock: path.clone(), why: unused.clone() });
+    resolve::run(&workshop.builder()?, index, set)
+}
+
 fn build_artifact(
     context: &Context,
     sets: &[ResolvedSet],
@@ -249,14 +276,14 @@ fn build_artifact(
     index: usize,
     artifact: &Artifact,
 ) -> Result<ArtifactReport, Error> {
-    context.site.tell(Event::ArtifactStarted { artifact: index });
+    context.ground.tell(Event::ArtifactStarted { artifact: index });
     let set = artifact.set.and_then(|set| sets.get(set));
     archive::build(context, index, artifact, set, staging)
 }
 
 /// Does `work` on every item, as many at once as there are cores, and returns the results in order. The
 /// first error stops what has not begun; it is the error of the first item in order that failed.
-fn parallel<T: Sync, R: Send>(
+pub(crate) fn parallel<T: Sync, R: Send>(
     context: &Context,
     items: &[T],
     work: impl Fn(usize, &T) -> Result<R, Error> + Sync,
@@ -268,7 +295,7 @@ fn parallel<T: Sync, R: Send>(
     let done: Mutex<Vec<(usize, Result<R, Error>)>> = Mutex::new(Vec::new());
     let worker = || {
         while let Some((index, item)) = next() {
-            let result = context.site.cancel.check().and_then(|()| work(index, item));
+            let result = context.ground.cancel.check().and_then(|()| work(index, item));
             if result.is_err() {
                 stop();
             }

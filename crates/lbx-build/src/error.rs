@@ -212,6 +212,52 @@ pub enum Error {
         /// What to do about the limit that it met, if it met one.
         met: Option<String>,
     },
+    /// A lock was demanded, and there is none that can be used.
+    #[error("{lock} cannot be used: {why}")]
+    NotLocked {
+        /// The lock, relative to the project.
+        lock: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// All requirements are locks already.
+    #[error("there is nothing to lock: {} {} locked already", locks.join(", "), if locks.len() == 1 { "is" } else { "are" })]
+    NothingToLock {
+        /// The locks.
+        locks: Vec<String>,
+    },
+    /// Of a package that pip has built itself it is not known from what.
+    #[error("{package} cannot be locked: pip has built it itself")]
+    NoOrigin {
+        /// Name and version.
+        package: String,
+    },
+    /// No file of a locked package is for the target.
+    #[error("no file of {package} in {lock} is for {runtime} on {arch}")]
+    NothingFits {
+        /// Name and version.
+        package: String,
+        /// The lock, relative to the project.
+        lock: String,
+        /// The files that there are.
+        files: Vec<String>,
+        /// The Lambda runtime.
+        runtime: String,
+        /// The CPU, in Lambda's words.
+        arch: String,
+    },
+    /// A file of a lock is another package than it says.
+    #[error("{file}, which {lock} has for {package}, is {found}")]
+    OtherPackage {
+        /// The lock, relative to the project.
+        lock: String,
+        /// Name and version.
+        package: String,
+        /// The file's name.
+        file: String,
+        /// Name and version in its metadata.
+        found: String,
+    },
     /// A source distribution of an index is an archive of another kind.
     #[error("cannot build {source_name}: only .tar.gz and .zip archives of an index are built")]
     SourceFormat {
@@ -477,6 +523,8 @@ impl Error {
             | Self::NotAFile { .. }
             | Self::SourceMissing { .. }
             | Self::PathMissing { .. }
+            | Self::NotLocked { .. }
+            | Self::NothingToLock { .. }
             | Self::SourceNotAFolder { .. }
             | Self::SourceOutside { .. }
             | Self::StoreInProject { .. }
@@ -496,6 +544,9 @@ impl Error {
             | Self::Git { .. }
             | Self::BuildNeeds { .. }
             | Self::SourceFormat { .. }
+            | Self::NothingFits { .. }
+            | Self::NoOrigin { .. }
+            | Self::OtherPackage { .. }
             | Self::BuildLoop { .. }
             | Self::NothingBuilt { .. } => ErrorKind::Requirements,
             // Reading and writing fail for the system's reasons, and not for the wheel's.
@@ -545,6 +596,24 @@ impl Error {
             )),
             Self::Build { source_name, output, met, .. } => {
                 met.clone().or_else(|| pip::build_hint(source_name, output))
+            }
+            Self::NothingToLock { .. } => {
+                Some("the tool that made it makes it anew; without any lock, there is nothing to install".to_owned())
+            }
+            Self::NoOrigin { .. } => Some(
+                "pip builds where a line has --hash or an option of pip's: lock without these, the lock has hashes"
+                    .to_owned(),
+            ),
+            Self::NotLocked { .. } => Some("`lbx lock` writes one that can".to_owned()),
+            Self::NothingFits { files, .. } if files.is_empty() => {
+                Some("no index has a file with one of its hashes: lock again".to_owned())
+            }
+            Self::NothingFits { files, .. } => Some(format!(
+                "there are {}; lock for this runtime and CPU, or a version that has a wheel for them",
+                few(files)
+            )),
+            Self::OtherPackage { .. } => {
+                Some("the lock was changed by hand, or the index is not to be trusted: lock again".to_owned())
             }
             Self::PathMissing { .. } => Some(
                 "folders of archives are relative to the file that names them, all else to the project's folder"
@@ -663,6 +732,15 @@ impl SourceError {
             Self::NotAFile { .. } => "move it out of the source",
             Self::NotUtf8 { .. } => "rename it",
         }
+    }
+}
+
+/// The first few of a list.
+fn few(all: &[String]) -> String {
+    const FEW: usize = 3;
+    match all.len().checked_sub(FEW + 1) {
+        None => all.join(", "),
+        Some(more) => format!("{} and {} more", all[..FEW].join(", "), more + 1),
     }
 }
 

@@ -17,8 +17,8 @@ pub enum Event {
         sets: Vec<String>,
         /// The artifacts by name.
         artifacts: Vec<String>,
-        /// The image to build in.
-        image: String,
+        /// The image to build in; none where everything is locked, and perhaps nothing has to be built.
+        image: Option<String>,
     },
     /// How the image's programs and all build code will be isolated.
     Isolated {
@@ -40,10 +40,21 @@ pub enum Event {
         /// The version of its pip.
         pip: String,
     },
-    /// pip starts on a dependency set, by its index.
+    /// Nothing keeps the versions of a dependency set where they are.
+    Unlocked {
+        /// Index of the set.
+        set: usize,
+        /// Where its lock is, or would be, relative to the project.
+        lock: String,
+        /// Why the lock that is there is not used.
+        why: Option<String>,
+    },
+    /// pip starts on a dependency set, by its index, or its lock is gone through.
     ResolveStarted {
         /// Index of the set.
         set: usize,
+        /// The lock; none when pip resolves.
+        lock: Option<String>,
     },
     /// pip says a line.
     ResolveLine {
@@ -59,12 +70,23 @@ pub enum Event {
         /// What it asked for, with the name of the host.
         what: String,
     },
-    /// pip is done, and every wheel is verified and stored.
+    /// pip is done, or all of the lock is here, and every wheel is verified and stored.
     ResolveFinished {
         /// Index of the set.
         set: usize,
         /// How many wheels the set has.
         wheels: usize,
+        /// The lock that they are from; none when pip resolved.
+        lock: Option<String>,
+    },
+    /// A lock was made, and will be in its place when all are.
+    LockWritten {
+        /// Its path, relative to the project.
+        path: String,
+        /// How many packages it has.
+        packages: usize,
+        /// What is another than before.
+        changes: Vec<String>,
     },
     /// An artifact's zip is being written.
     ArtifactStarted {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::sync::OnceLock;
 
 use lbx_index::{
     Address, Exchange, FindLinks, Login, Server, Session, Settings, Strategy, Taken, TrustedHost,
@@ -125,31 +126,73 @@ fn address(what: &str, url: &Hidden) -> Result<Address, Error> {
 /// The servers of a build, one for each set.
 #[derive(Debug)]
 pub(crate) struct Indexes {
-    servers: Vec<(Server, Places)>,
+    sets: Vec<Set>,
+    /// The index of the image's pip, once it is known.
+    default: OnceLock<Address>,
     runtime: Handle,
 }
 
+#[derive(Debug)]
+struct Set {
+    places: Places,
+    server: OnceLock<Server>,
+    /// One that asks no index, for a set of which nobody has said which.
+    bare: OnceLock<Server>,
+}
+
 impl Indexes {
-    /// Gets ready to ask. `default` is the index of the image's pip, for sets whose index nobody has named.
-    pub(crate) fn new(places: Vec<Places>, default: Option<&str>, runtime: Handle) -> Result<Self, Error> {
-        let mut servers = Vec::new();
-        for mut places in places {
-            if !places.known {
-                let default = default.ok_or(Error::NoIndex)?;
-                let default =
-                    Address::parse("the index of the image's pip", default).map_err(Error::index)?;
-                places.settings.index = Some(default);
-            }
-            let server = Server::new(places.settings.clone()).map_err(Error::index)?;
-            servers.push((server, places));
+    /// Gets ready to ask.
+    pub(crate) fn new(places: Vec<Places>, runtime: Handle) -> Self {
+        let set = |places| Set { places, server: OnceLock::new(), bare: OnceLock::new() };
+        Self { sets: places.into_iter().map(set).collect(), default: OnceLock::new(), runtime }
+    }
+
+    /// Says which index the image's pip asks, for sets whose index nobody has named.
+    pub(crate) fn tell_default(&self, default: Option<&str>) -> Result<(), Error> {
+        if let Some(default) = default {
+            let default = Address::parse("the index of the image's pip", default).map_err(Error::index)?;
+            let _ = self.default.set(default);
         }
-        Ok(Self { servers, runtime })
+        Ok(())
+    }
+
+    /// Whether it is known which indexes there are for a set.
+    pub(crate) fn is_known(&self, set: usize) -> bool {
+        self.sets[set].places.known || self.default.get().is_some()
+    }
+
+    fn server(&self, set: usize) -> Result<&Server, Error> {
+        let Set { places, server, .. } = &self.sets[set];
+        if let Some(server) = server.get() {
+            return Ok(server);
+        }
+        let mut settings = places.settings.clone();
+        if !places.known {
+            settings.index = Some(self.default.get().cloned().ok_or(Error::NoIndex)?);
+        }
+        let made = Server::new(settings).map_err(Error::index)?;
+        Ok(server.get_or_init(|| made))
+    }
+
+    /// What fetches files of a lock for a set. While it is not known which indexes there are, none is asked.
+    pub(crate) fn fetcher(&self, set: usize) -> Result<&Server, Error> {
+        if self.is_known(set) {
+            return self.server(set);
+        }
+        let Set { places, bare, .. } = &self.sets[set];
+        let made = Server::new(places.settings.clone()).map_err(Error::index)?;
+        Ok(bare.get_or_init(|| made))
+    }
+
+    /// Where work is done that waits for the network.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     /// Begins to serve the indexes of a set. What is built is exchanged for source distributions, if there is anybody to
     /// build it.
     pub(crate) fn serve(&self, set: usize, exchange: Option<Exchange>) -> Result<Serving<'_>, Error> {
-        let (server, places) = &self.servers[set];
+        let (server, places) = (self.server(set)?, &self.sets[set].places);
         let direct = &places.settings.direct;
         let session = match exchange {
             Some(exchange) => server.exchanging(direct, exchange),
@@ -160,8 +203,8 @@ impl Indexes {
 
     /// Begins to refuse all that is asked for, for a set.
     pub(crate) fn refuse(&self, set: usize) -> Result<Serving<'_>, Error> {
-        let (server, places) = &self.servers[set];
-        self.begin(server, places, server.refusing())
+        let server = self.server(set)?;
+        self.begin(server, &self.sets[set].places, server.refusing())
     }
 
     fn begin<'i>(

@@ -92,6 +92,12 @@ impl Project {
         }
         let text = lbx_plan::decode(&read_bytes(&self.root.join(path))?)
             .map_err(|source| Error::Encoding { path: path.to_owned(), source })?;
+        let text = if path.rsplit('/').next() == Some("pyproject.toml") {
+            let project = lbx_plan::locks::Text { path, text: &text, project: None };
+            lbx_plan::locks::requirements(project).map_err(lbx_plan::PlanError::from)?
+        } else {
+            text
+        };
         self.files.insert(path.to_owned(), text, &variable);
         for (line, target) in self.files.references(path).map_err(lbx_plan::PlanError::from)? {
             if let Err(message) = self.check(&target) {
@@ -115,6 +121,25 @@ impl Project {
             return Err(format!("`{path}` is not a file"));
         }
         Ok(())
+    }
+
+    /// What a lock says, and what the pyproject.toml beside it says; none when there is no lock.
+    pub(crate) fn lock(&self, path: &str) -> Result<Option<(String, Option<String>)>, Error> {
+        let text = |path: &str| -> Result<Option<String>, Error> {
+            let real = self.root.join(path);
+            if !real.exists() {
+                return Ok(None);
+            }
+            self.check(path).map_err(|message| {
+                let position = Position::line(path, 0);
+                lbx_plan::PlanError::from(RequirementsError { position, message, hint: None })
+            })?;
+            let text = lbx_plan::decode(&read_bytes(&real)?);
+            Ok(Some(text.map_err(|source| Error::Encoding { path: path.to_owned(), source })?))
+        };
+        let Some(lock) = text(path)? else { return Ok(None) };
+        let folder = path.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
+        Ok(Some((lock, text(&format!("{folder}pyproject.toml"))?)))
     }
 
     /// The path of a local project or archive that requirements name, which must be there.

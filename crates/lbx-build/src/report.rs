@@ -4,6 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lbx_archive::Written;
+use lbx_index::Taken;
 use lbx_plan::{Artifact, DependencySet, Kind};
 use lbx_sandbox::{Backend, Claims, Level};
 use lbx_wheel::Wheel;
@@ -11,8 +12,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::base::Base;
-use crate::builder::Built;
+use crate::builder::{Builder, Built};
 use crate::engine::Context;
 use crate::listing::{Item, LeftOut};
 use crate::resolve::ResolvedSet;
@@ -26,10 +26,10 @@ pub struct Report {
     pub runtime: String,
     /// The CPU, in Lambda's words.
     pub arch: &'static str,
-    /// What it was built in.
-    pub image: ImageReport,
-    /// How the image's programs and all build code were isolated. No byte of an artifact depends on it.
-    pub sandbox: SandboxReport,
+    /// What it was built in; none when everything was locked and nothing had to be built.
+    pub image: Option<ImageReport>,
+    /// How the image's programs and all build code were isolated, if any ran. No byte of an artifact depends on it.
+    pub sandbox: Option<SandboxReport>,
     /// What compressed the files that did not come from wheels.
     pub compressor: &'static str,
     /// The sets of dependencies, and where they came from.
@@ -56,6 +56,8 @@ pub struct ImageReport {
 pub struct SetReport {
     /// The requirement files.
     pub requirements: Vec<String>,
+    /// The lock that was installed from, without asking pip; none when pip resolved.
+    pub lock: Option<String>,
     /// The files that were taken from indexes, by name: wheels of the set, and what others were built from and with.
     pub taken: Vec<TakenReport>,
     /// What was built from source, in the order of its names.
@@ -84,11 +86,11 @@ pub struct TakenReport {
     pub file: String,
     /// SHA-256, in hexadecimal.
     pub sha256: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Its address, without user, password and the values of a query.
-    pub url: String,
-    /// The index that lists it; none for a file that a requirement names by its address.
+    /// Its size in bytes; none where a lock does not say it.
+    pub size: Option<u64>,
+    /// Its address, without user, password and the values of a query; none where a lock does not say it.
+    pub url: Option<String>,
+    /// The index that lists it; none for a file that a requirement or a lock names by its address.
     pub index: Option<String>,
     /// Whether it is a wheel of the set itself.
     pub installed: bool,
@@ -150,7 +152,7 @@ pub struct WheelReport {
 impl Report {
     pub(crate) fn new(
         context: &Context,
-        base: &Base,
+        builder: Option<&Builder>,
         sets: &[ResolvedSet],
         artifacts: Vec<ArtifactReport>,
     ) -> Self {
@@ -159,17 +161,17 @@ impl Report {
             lbx: env!("CARGO_PKG_VERSION"),
             runtime: context.plan.runtime.runtime.clone(),
             arch: context.plan.arch.lambda(),
-            image: ImageReport {
+            image: builder.map(|builder| ImageReport {
                 reference: context.plan.image.clone(),
-                digest: base.image.manifest_digest.to_string(),
-                python: base.python.clone(),
-                pip: base.pip.clone(),
-            },
-            sandbox: SandboxReport {
-                backend: context.site.isolation.backend,
-                level: context.site.isolation.claims.level(),
-                claims: context.site.isolation.claims,
-            },
+                digest: builder.base().image.manifest_digest.to_string(),
+                python: builder.base().python.clone(),
+                pip: builder.base().pip.clone(),
+            }),
+            sandbox: builder.map(|builder| SandboxReport {
+                backend: builder.site().isolation.backend,
+                level: builder.site().isolation.claims.level(),
+                claims: builder.site().isolation.claims,
+            }),
             compressor: lbx_archive::COMPRESSOR,
             dependencies: sets.map(|(set, resolved)| SetReport::new(set, resolved)).collect(),
             artifacts,
@@ -187,27 +189,12 @@ impl Report {
 
 impl SetReport {
     fn new(set: &DependencySet, resolved: &ResolvedSet) -> Self {
-        let is_installed =
-            |sha256: &str| resolved.wheels.iter().any(|wheel| wheel.digest.to_string() == sha256);
-        // Parts alone were looked at, and what was looked at is not what was taken.
-        let whole = resolved.taken.files.iter().filter(|file| file.whole);
-        let mut taken: Vec<_> = whole
-            .map(|file| TakenReport {
-                file: file.name.clone(),
-                sha256: file.sha256.to_string(),
-                size: file.size,
-                url: file.url.to_string(),
-                index: file.index.as_ref().map(ToString::to_string),
-                installed: is_installed(&file.sha256.to_string()),
-            })
-            .collect();
-        taken.sort();
-        taken.dedup();
         let mut built: Vec<_> = resolved.built.iter().map(built_report).collect();
         built.sort();
         built.dedup();
         let refused = resolved.refused.iter().cloned().collect();
-        Self { requirements: set.requirements.clone(), taken, built, refused }
+        let (requirements, lock) = (set.requirements.clone(), resolved.lock.clone());
+        Self { requirements, lock, taken: resolved.taken.clone(), built, refused }
     }
 }
 
@@ -236,6 +223,26 @@ impl ArtifactReport {
             left_out,
         }
     }
+}
+
+/// What came from indexes for these wheels.
+pub(crate) fn taken(taken: &Taken, wheels: &[Arc<Wheel>]) -> Vec<TakenReport> {
+    let is_installed = |sha256: &str| wheels.iter().any(|wheel| wheel.digest.to_string() == sha256);
+    // Parts alone were looked at, and what was looked at is not what was taken.
+    let whole = taken.files.iter().filter(|file| file.whole);
+    let mut all: Vec<_> = whole
+        .map(|file| TakenReport {
+            file: file.name.clone(),
+            sha256: file.sha256.to_string(),
+            size: Some(file.size),
+            url: Some(file.url.to_string()),
+            index: file.index.as_ref().map(ToString::to_string),
+            installed: is_installed(&file.sha256.to_string()),
+        })
+        .collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 fn built_report(built: &Built) -> BuiltReport {

@@ -20,6 +20,7 @@ use crate::engine::Context;
 use crate::error::Error;
 use crate::event::Event;
 use crate::index::Serving;
+use crate::report::{self, TakenReport};
 
 /// Where the project's files are in the sandbox.
 const PROJECT: &str = "/lbx/project";
@@ -27,6 +28,8 @@ const PROJECT: &str = "/lbx/project";
 pub(crate) const OUT: &str = "/lbx/out";
 /// Where wheels are that were built before.
 const BUILT: &str = "/lbx/built";
+/// What keeps versions where they were.
+const KEPT: &str = "/lbx/kept.txt";
 /// Where Python finds the module that caps manylinux.
 const PYTHON_PATH: &str = "/lbx/python";
 
@@ -46,29 +49,47 @@ const BUILD_EPOCH: &str = "315532800";
 pub(crate) struct ResolvedSet {
     /// Sorted by normalised name.
     pub(crate) wheels: Vec<Arc<Wheel>>,
-    /// What came from indexes for it.
-    pub(crate) taken: Taken,
+    /// What came from indexes for it, by name.
+    pub(crate) taken: Vec<TakenReport>,
     /// What was built for it.
     pub(crate) built: Vec<Built>,
     /// What was asked for in vain.
     pub(crate) refused: BTreeSet<String>,
+    /// The lock that says all this, if one does.
+    pub(crate) lock: Option<String>,
 }
 
 /// Resolves a set.
 pub(crate) fn run(builder: &Arc<Builder>, index: usize, set: &DependencySet) -> Result<ResolvedSet, Error> {
+    run_with(builder, index, set, &[])
+}
+
+/// Resolves a set, and keeps these constraints.
+pub(crate) fn run_with(
+    builder: &Arc<Builder>,
+    index: usize,
+    set: &DependencySet,
+    constraints: &[String],
+) -> Result<ResolvedSet, Error> {
     let context = builder.context();
-    context.site.tell(Event::ResolveStarted { set: index });
+    context.ground.tell(Event::ResolveStarted { set: index, lock: None });
     // Everything that this stage writes, it writes into the store.
-    let resolved = resolve(builder, index, set).map_err(|error| {
-        error.in_store(context.site.store.root(), &format!("pip's work on {}", names(set)))
+    let resolved = resolve(builder, index, set, constraints).map_err(|error| {
+        error.in_store(context.ground.store.root(), &format!("pip's work on {}", names(set)))
     })?;
-    context.site.tell(Event::ResolveFinished { set: index, wheels: resolved.wheels.len() });
+    let wheels = resolved.wheels.len();
+    context.ground.tell(Event::ResolveFinished { set: index, wheels, lock: None });
     Ok(resolved)
 }
 
-fn resolve(builder: &Arc<Builder>, index: usize, set: &DependencySet) -> Result<ResolvedSet, Error> {
+fn resolve(
+    builder: &Arc<Builder>,
+    index: usize,
+    set: &DependencySet,
+    constraints: &[String],
+) -> Result<ResolvedSet, Error> {
     let context = builder.context();
-    let scratch = context.site.store.scratch().map_err(|source| image_error(context, source))?;
+    let scratch = context.ground.store.scratch().map_err(|source| image_error(context, source))?;
     // Goes with the scratch folder, whatever build code has filled it with.
     let work = scratch.path("pip");
     let errand = Errand::new(index);
@@ -89,6 +110,10 @@ fn resolve(builder: &Arc<Builder>, index: usize, set: &DependencySet) -> Result<
         pip.binds.push(Bind { source: path.clone(), target: inside.clone(), access: Access::ReadOnly });
     }
     pip.requirements = set.requirements.iter().map(|path| format!("{PROJECT}/{path}")).collect();
+    if !constraints.is_empty() {
+        pip.files.push(file(KEPT.to_owned(), for_pip(&(constraints.join("\n") + "\n"))));
+        pip.constraints = Some(KEPT.to_owned());
+    }
     let wheels = pip.run(builder, &errand, &serving)?;
     let taken = serving.taken();
     let mut outcome = errand.outcome();
@@ -97,7 +122,8 @@ fn resolve(builder: &Arc<Builder>, index: usize, set: &DependencySet) -> Result<
     for built in &outcome.built {
         refused.extend(built.refused.iter().cloned());
     }
-    Ok(ResolvedSet { wheels, taken, built: std::mem::take(&mut outcome.built), refused })
+    let taken = report::taken(&taken, &wheels);
+    Ok(ResolvedSet { wheels, taken, built: std::mem::take(&mut outcome.built), refused, lock: None })
 }
 
 /// The wheels that a build needs.
@@ -108,7 +134,7 @@ pub(crate) fn requires(
     asked: &BTreeSet<String>,
 ) -> Result<Vec<Arc<Wheel>>, Error> {
     let context = builder.context();
-    let scratch = context.site.store.scratch().map_err(|source| image_error(context, source))?;
+    let scratch = context.ground.store.scratch().map_err(|source| image_error(context, source))?;
     let work = scratch.path("pip");
     let exchange = builder.exchange(errand, &folder(&work, "exchanged")?);
     let serving = builder.indexes().serve(errand.set, Some(exchange))?;
@@ -134,6 +160,7 @@ struct Pip {
     binds: Vec<Bind>,
     /// The requirement files that it is given, inside.
     requirements: Vec<String>,
+    constraints: Option<String>,
     out: PathBuf,
     /// What it is for, for people.
     what: String,
@@ -141,7 +168,7 @@ struct Pip {
 
 impl Pip {
     fn new(out: PathBuf, what: String) -> Self {
-        Self { files: Vec::new(), binds: Vec::new(), requirements: Vec::new(), out, what }
+        Self { files: Vec::new(), binds: Vec::new(), requirements: Vec::new(), constraints: None, out, what }
     }
 
     fn run(
@@ -151,14 +178,14 @@ impl Pip {
         serving: &Serving<'_>,
     ) -> Result<Vec<Arc<Wheel>>, Error> {
         let context = builder.context();
-        let spec = self.spec(context, builder.base(), serving);
-        let mut output = base::run(&context.site, &spec, Some(serving), &|line| {
-            context.site.tell(Event::ResolveLine { set: errand.set, line: serving.for_people(line) });
+        let spec = self.spec(builder, serving);
+        let mut output = base::run(builder.site(), &spec, Some(serving), &|line| {
+            context.ground.tell(Event::ResolveLine { set: errand.set, line: serving.for_people(line) });
         })?;
         output.text = serving.for_people(&output.text);
         let taken = serving.taken();
         for what in refused(&taken) {
-            context.site.tell(Event::ResolveRefused { set: errand.set, what });
+            context.ground.tell(Event::ResolveRefused { set: errand.set, what });
         }
         // pip was told of it in words, and has gone on as if it were the index's fault.
         if let Some(error) = errand.outcome().error.take() {
@@ -167,25 +194,27 @@ impl Pip {
         if output.ended.success() {
             collect(context, &self.out)
         } else {
-            Err(self.failed(context, &taken, output))
+            Err(self.failed(builder, &taken, output))
         }
     }
 
-    fn failed(self, context: &Context, taken: &Taken, output: Output) -> Error {
+    fn failed(self, builder: &Builder, taken: &Taken, output: Output) -> Error {
+        let context = builder.context();
         if let Some(source) = cause(taken, &output) {
             return Error::Fetch { requirements: self.what, output: output.text, source };
         }
-        let limits = &context.site.limits;
+        let limits = &context.ground.limits;
         // Where nothing is mounted, temporary files are on the disk of the store too.
-        let room = context.site.isolation.backend.mounts_memory().then(|| lbx_sandbox::room_in(&self.out));
+        let room = builder.site().isolation.backend.mounts_memory().then(|| lbx_sandbox::room_in(&self.out));
         let met = output.ended.hint(&output.text, limits, room.flatten());
         let how = base::how(&output.ended);
-        Error::pip(self.what, context.site.store.root(), how, output.text, met, limits.resources.tmp)
+        Error::pip(self.what, context.ground.store.root(), how, output.text, met, limits.resources.tmp)
     }
 
-    fn spec(&self, context: &Context, base: &Base, serving: &Serving<'_>) -> Spec {
+    fn spec(&self, builder: &Builder, serving: &Serving<'_>) -> Spec {
+        let (context, base) = (builder.context(), builder.base());
         let mut spec = Spec::new(base.root.clone(), self.command(base, serving));
-        spec.network = serving.network(&context.site);
+        spec.network = serving.network(builder.site());
         PROJECT.clone_into(&mut spec.cwd);
         spec.env = build_environment(base);
         spec.env.push(("PYTHONPATH".to_owned(), PYTHON_PATH.to_owned()));
@@ -224,7 +253,8 @@ impl Pip {
             OUT,
         ];
         let files = self.requirements.iter().flat_map(|path| ["--requirement".to_owned(), path.clone()]);
-        fixed.into_iter().map(str::to_owned).chain(files).collect()
+        let constraints = self.constraints.iter().flat_map(|path| ["--constraint".to_owned(), path.clone()]);
+        fixed.into_iter().map(str::to_owned).chain(files).chain(constraints).collect()
     }
 }
 
@@ -295,8 +325,10 @@ fn manylinux_cap(major: u32, minor: u32) -> String {
 pub(crate) fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
     let is_wheel = |name: &str| Path::new(name).extension().is_some_and(|extension| extension == "whl");
     let outputs = lbx_sandbox::outputs(out, is_wheel)?;
-    let mut wheels =
-        outputs.into_iter().map(|output| add(context, out, output)).collect::<Result<Vec<_>, _>>()?;
+    let mut wheels = outputs
+        .into_iter()
+        .map(|lbx_sandbox::Output { name, file }| add(context, &name, &out.join(&name), file))
+        .collect::<Result<Vec<_>, _>>()?;
     let name_of = |wheel: &Wheel| lbx_wheel::normalize_name(&wheel.metadata.name);
     wheels.sort_by_key(|wheel| name_of(wheel));
     // pip leaves one of each; a second one was put there by build code.
@@ -309,19 +341,23 @@ pub(crate) fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, 
     Ok(wheels)
 }
 
-fn add(context: &Context, out: &Path, output: lbx_sandbox::Output) -> Result<Arc<Wheel>, Error> {
-    let lbx_sandbox::Output { name, file } = output;
-    context.site.cancel.check()?;
-    let go_on = || !context.site.cancel.is_cancelled();
-    let added = context.wheels.add_open(&out.join(&name), file, &go_on);
-    let wheel = added.map_err(|source| match source {
+/// Takes a wheel into the store.
+pub(crate) fn add(
+    context: &Context,
+    name: &str,
+    path: &Path,
+    file: std::fs::File,
+) -> Result<Arc<Wheel>, Error> {
+    context.ground.cancel.check()?;
+    let go_on = || !context.ground.cancel.is_cancelled();
+    let wheel = context.wheels.add_open(path, file, &go_on).map_err(|source| match source {
         WheelError::Interrupted => Error::Interrupted,
         source => {
-            Error::wheel(&name, source).in_store(context.site.store.root(), &format!("the wheel `{name}`"))
+            Error::wheel(name, source).in_store(context.ground.store.root(), &format!("the wheel `{name}`"))
         }
     })?;
     wheel.allowed_on(&target(context)).map_err(|source| Error::WheelPlatform {
-        name,
+        name: name.to_owned(),
         runtime: context.plan.runtime.runtime.clone(),
         arch: context.plan.arch.lambda().to_owned(),
         source: Box::new(source),
@@ -329,7 +365,7 @@ fn add(context: &Context, out: &Path, output: lbx_sandbox::Output) -> Result<Arc
     Ok(wheel)
 }
 
-fn target(context: &Context) -> Target {
+pub(crate) fn target(context: &Context) -> Target {
     // Catalogue versions are small; one that is not would fit nothing.
     let small = |number: u32| u16::try_from(number).unwrap_or(0);
     let (major, minor) = context.plan.runtime.glibc_version();

@@ -14,7 +14,7 @@ use crate::engine::Host;
 use crate::error::Error;
 use crate::event::Observer;
 use crate::limits::Limits;
-use crate::site::Site;
+use crate::site::{Ground, Site};
 
 /// Where the project is in the sandbox, as for pip.
 const PROJECT: &str = "/lbx/project";
@@ -99,7 +99,8 @@ pub async fn run(
 ) -> Result<SessionEnd, Error> {
     check_store(&session, &host)?;
     let (limits, offline) = (Limits { resources: session.limits, ..Limits::usual() }, session.offline);
-    let (site, image) = Site::open(choice, host, limits, offline, cancel, observer).await?;
+    let ground = Arc::new(Ground::open(choice, host, limits, cancel, observer)?);
+    let (site, image) = Site::open(ground, offline).await?;
     let link = link.clone();
     // From here on it blocks, and has a thread of its own.
     let work = tokio::task::spawn_blocking(move || run_in(&site, image, &session, &link));

@@ -1,5 +1,6 @@
 //! Where commands run, for builds and for sessions alike: the image, the store, and the way to isolate them.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use lbx_image::{Image, Scratch, Store};
@@ -12,8 +13,8 @@ use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::limits::Limits;
 
-/// An image on a host, and all that is needed to run commands in it.
-pub(crate) struct Site {
+/// A host, and what is wanted of it. Nothing runs here yet.
+pub(crate) struct Ground {
     pub(crate) choice: ImageChoice,
     pub(crate) host: Host,
     /// What each command may use, and how long one that is waited for may take.
@@ -21,36 +22,56 @@ pub(crate) struct Site {
     pub(crate) cancel: Cancel,
     pub(crate) observer: Observer,
     pub(crate) store: Store,
+}
+
+/// An image on a host, and all that is needed to run commands in it.
+pub(crate) struct Site {
+    pub(crate) ground: Arc<Ground>,
     /// Where roots are made that cannot be mounted.
     pub(crate) scratch: Scratch,
     /// How sandboxes are isolated.
     pub(crate) isolation: Chosen,
 }
 
-impl Site {
-    /// Chooses how to isolate commands, and fetches the image if it has to be.
-    pub(crate) async fn open(
+impl Deref for Site {
+    type Target = Ground;
+
+    fn deref(&self) -> &Ground {
+        &self.ground
+    }
+}
+
+impl Ground {
+    /// Opens the store.
+    pub(crate) fn open(
         choice: ImageChoice,
         host: Host,
         limits: Limits,
-        offline: bool,
         cancel: &Cancel,
         observer: &Observer,
-    ) -> Result<(Self, Image), Error> {
+    ) -> Result<Self, Error> {
         let store = Store::open(&host.cache_dir).map_err(Error::store)?;
-        // A host that cannot do it says so before anything is fetched for it.
-        let scratch = store.scratch().map_err(|source| Error::image(&choice.image, source))?;
-        let isolation = choose(&host, &scratch)?;
-        observer(isolated(&isolation));
-        let (reference, arch) = (choice.image.as_str(), choice.arch);
-        let request = PullRequest { reference, arch, offline, host: &host, cancel, observer };
-        let image = request.pull_into(&store).await?;
         let (cancel, observer) = (cancel.clone(), Arc::clone(observer));
-        Ok((Self { choice, host, limits, cancel, observer, store, scratch, isolation }, image))
+        Ok(Self { choice, host, limits, cancel, observer, store })
     }
 
     pub(crate) fn tell(&self, event: Event) {
         (self.observer)(event);
+    }
+}
+
+impl Site {
+    /// Chooses how to isolate commands, and fetches the image if it has to be.
+    pub(crate) async fn open(ground: Arc<Ground>, offline: bool) -> Result<(Self, Image), Error> {
+        let Ground { choice, host, cancel, observer, store, .. } = &*ground;
+        // A host that cannot do it says so before anything is fetched for it.
+        let scratch = store.scratch().map_err(|source| Error::image(&choice.image, source))?;
+        let isolation = choose(host, &scratch)?;
+        observer(isolated(&isolation));
+        let (reference, arch) = (choice.image.as_str(), choice.arch);
+        let request = PullRequest { reference, arch, offline, host, cancel, observer };
+        let image = request.pull_into(store).await?;
+        Ok((Self { ground, scratch, isolation }, image))
     }
 
     /// The specification with all that the way to isolate it asks for.

@@ -38,6 +38,8 @@ pub(crate) enum MessageFormat {
 pub(crate) enum Command {
     /// Build functions and layers into zips.
     Build(Box<Build>),
+    /// Resolve requirements, and write down what exactly they come to, as pylock.toml.
+    Lock(Box<Lock>),
     /// Run a command in the image, isolated as builds are, with the project at /lbx/project.
     Run(Box<Run>),
     /// The same with the image's shell.
@@ -54,29 +56,58 @@ pub(crate) enum Command {
 /// `lbx build`.
 ///
 /// With an lbx.toml, builds all its functions and layers, or those named. Without one, builds the folder as
-/// one function (with its requirements.txt, if it has one), or, with --layer, as one layer.
+/// one function (with its requirements.txt, lock or pyproject.toml, if it has one), or, with --layer, as one layer.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Build {
-    /// Functions and layers to build; all when none is named.
-    #[arg(value_name = "NAME")]
-    pub(crate) names: Vec<String>,
-    /// Build a layer from requirements, without a configuration.
-    #[arg(long, requires = "requirements", conflicts_with_all = ["names", "config"])]
-    pub(crate) layer: bool,
-    /// A requirement file, without a configuration; may be given several times.
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["names", "config"])]
-    pub(crate) requirements: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) what: What,
     /// The zip to write, when there is one artifact.
     #[arg(short, long, value_name = "FILE", conflicts_with = "out_dir")]
     pub(crate) output: Option<PathBuf>,
     /// The folder to write zips to, instead of dist beside lbx.toml.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out_dir: Option<PathBuf>,
+    /// Fail where requirements have no lock, or one that does not cover them.
+    #[arg(long)]
+    pub(crate) locked: bool,
     #[command(flatten)]
     pub(crate) place: Place,
     #[command(flatten)]
     pub(crate) limits: Limits,
+}
+
+/// `lbx lock`.
+///
+/// Writes a pylock.toml (PEP 751) for each set of requirements, beside the last file of it: pylock.toml for
+/// requirements.txt, pylock.NAME.toml for NAME.txt. `lbx build` installs from it, without pip and without the image.
+/// Versions stay where the lock has them, unless the requirements or --upgrade say otherwise.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Lock {
+    #[command(flatten)]
+    pub(crate) what: What,
+    /// Move this package to its newest version, or all that are locked; may be given several times.
+    #[arg(long, value_name = "PACKAGE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) upgrade: Vec<String>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+}
+
+/// What is built, or locked.
+#[derive(Debug, Args)]
+pub(crate) struct What {
+    /// Functions and layers; all when none is named.
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// A layer from requirements, without a configuration.
+    #[arg(long, requires = "requirements", conflicts_with_all = ["names", "config"])]
+    pub(crate) layer: bool,
+    /// A requirement file or a lock, without a configuration; may be given several times.
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["names", "config"])]
+    pub(crate) requirements: Vec<PathBuf>,
 }
 
 /// Where commands run: in which image, and isolated how.

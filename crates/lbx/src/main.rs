@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     start_log(arguments.verbose, environment.colours);
     let code = match &arguments.command {
         Command::Build(build) => command::build::run(&arguments, build, &environment),
+        Command::Lock(lock) => command::lock::run(&arguments, lock, &environment),
         Command::Run(run) => command::run::run(&arguments, run, &environment),
         Command::Shell(session) => command::run::shell(&arguments, session, &environment),
         Command::Pull(pull) => command::pull::run(&arguments, pull, &environment),

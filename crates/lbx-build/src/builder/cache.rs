@@ -9,6 +9,7 @@ use lbx_wheel::{Digest, Wheel};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::{Made, Source};
 use crate::engine::Context;
 use crate::error::Error;
 
@@ -17,6 +18,8 @@ use crate::error::Error;
 pub(crate) struct Built {
     /// What people call the source.
     pub(crate) source: String,
+    /// The same for a lock.
+    pub(crate) made: Made,
     /// What came of it.
     pub(crate) wheel: Arc<Wheel>,
     /// The wheels that the build had, by name, with their SHA-256.
@@ -44,11 +47,11 @@ pub(super) fn key(parts: &[&str]) -> String {
 }
 
 fn path(context: &Context, key: &str) -> PathBuf {
-    context.site.store.root().join("built").join(format!("{key}.json"))
+    context.ground.store.root().join("built").join(format!("{key}.json"))
 }
 
 /// What was kept. An entry that cannot be read, or whose wheel is gone, is none.
-pub(super) fn find(context: &Context, key: &str) -> Result<Option<Built>, Error> {
+pub(super) fn find(context: &Context, key: &str, source: &Source) -> Result<Option<Built>, Error> {
     let text = match fs_err::read(path(context, key)) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -58,7 +61,8 @@ pub(super) fn find(context: &Context, key: &str) -> Result<Option<Built>, Error>
     let Ok(digest) = kept.sha256.parse::<Digest>() else { return Ok(None) };
     let wheel = context.wheels.get(digest).map_err(|error| Error::wheel(key, error))?;
     let Kept { requires, refused, .. } = kept;
-    Ok(wheel.map(|wheel| Built { source: String::new(), wheel, requires, refused }))
+    let (source, made) = (source.name.clone(), source.made.clone());
+    Ok(wheel.map(|wheel| Built { source, made, wheel, requires, refused }))
 }
 
 /// Keeps what was built.
@@ -66,7 +70,7 @@ pub(super) fn keep(context: &Context, key: &str, built: &Built) -> Result<(), Er
     let (requires, refused) = (built.requires.clone(), built.refused.clone());
     let kept = Kept { sha256: built.wheel.digest.to_string(), requires, refused };
     let path = path(context, key);
-    let folder = path.parent().unwrap_or(context.site.store.root());
+    let folder = path.parent().unwrap_or(context.ground.store.root());
     fs_err::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     serde_json::to_writer(&mut file, &kept).map_err(std::io::Error::from)?;

@@ -14,7 +14,7 @@ use lbx_plan::Hidden;
 use sha2::{Digest, Sha256};
 
 use super::local::copied;
-use super::{Builder, Source};
+use super::{Builder, Made, Source};
 use crate::cancel::Cancel;
 use crate::engine::Context;
 use crate::error::Error;
@@ -105,8 +105,8 @@ pub(super) fn source(builder: &Arc<Builder>, address: &Hidden, work: &Path) -> R
         what: "be read: it is no address of a repository".to_owned(),
         output: String::new(),
     })?;
-    let mut git = Git { repository: &repository, cancel: &context.site.cancel, quiet_ssh: false };
-    git.quiet_ssh = git.has_plain_ssh(context.site.host.variable);
+    let mut git = Git { repository: &repository, cancel: &context.ground.cancel, quiet_ssh: false };
+    git.quiet_ssh = git.has_plain_ssh(context.ground.host.variable);
     let mirror = mirror(context, &repository)?;
     let commit = git.commit(&mirror, context.options.offline)?;
     let (tree, copy) = (work.join("tree"), work.join("copy"));
@@ -115,12 +115,18 @@ pub(super) fn source(builder: &Arc<Builder>, address: &Hidden, work: &Path) -> R
     let subdirectory = repository.subdirectory.clone();
     let sha256 = copied(&tree, &name, &copy, &[])?;
     let version = git.version(&mirror, &commit)?;
-    Ok(Source { name, path: copy, sha256, subdirectory, version })
+    let made = Made::Git {
+        url: repository.url.clone(),
+        reference: repository.reference.clone(),
+        commit,
+        subdirectory: subdirectory.clone(),
+    };
+    Ok(Source { name, path: copy, sha256, subdirectory, version, made })
 }
 
 /// Where a repository is kept, with all that was ever fetched of it.
 fn mirror(context: &Context, repository: &Repository) -> Result<PathBuf, Error> {
-    let folder = context.site.store.root().join("git");
+    let folder = context.ground.store.root().join("git");
     fs_err::create_dir_all(&folder)?;
     Ok(folder.join(hex::encode(Sha256::digest(&repository.url))))
 }

@@ -6,10 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lbx_plan::{DependencySet, Elsewhere};
+use lbx_plan::{DependencySet, Elsewhere, Hidden};
+use lbx_wheel::Wheel;
 use sha2::{Digest, Sha256};
 
-use super::{Builder, Errand, Source, git};
+use super::{Builder, Errand, Made, Source, git};
 use crate::error::Error;
 use crate::resolve::{Elsewheres, built_place, folder};
 use crate::source;
@@ -37,7 +38,7 @@ pub(crate) fn wheels(
             let name = real.file_name().unwrap_or_default().to_string_lossy();
             (built_place(number, &name), real)
         } else {
-            let source = local(builder, path, real, &folder(work, "local")?.join(number.to_string()))?;
+            let source = local(builder, path, "", real, &folder(work, "local")?.join(number.to_string()))?;
             built(builder, errand, &source, number)?
         };
         found.insert(key(Elsewhere::Path(path)), one);
@@ -50,7 +51,7 @@ pub(crate) fn wheels(
     Ok(found)
 }
 
-fn is_wheel(path: &Path) -> bool {
+pub(crate) fn is_wheel(path: &Path) -> bool {
     path.is_file() && path.extension().is_some_and(|extension| extension == "whl")
 }
 
@@ -60,22 +61,58 @@ fn built(
     source: &Source,
     number: usize,
 ) -> Result<(String, PathBuf), Error> {
+    let wheel = noted(builder, errand, source)?;
+    Ok((built_place(number, &wheel.filename.to_string()), wheel.path().to_owned()))
+}
+
+/// The wheel of a source, which is written down.
+pub(crate) fn noted(builder: &Arc<Builder>, errand: &Errand, source: &Source) -> Result<Arc<Wheel>, Error> {
     let built = builder.wheel(errand, source)?;
-    let place = (built_place(number, &built.wheel.filename.to_string()), built.wheel.path().to_owned());
+    let wheel = Arc::clone(&built.wheel);
     errand.outcome().built.push(built);
-    Ok(place)
+    Ok(wheel)
+}
+
+/// The wheel of a project or an archive that a lock names.
+pub(crate) fn project(
+    builder: &Arc<Builder>,
+    errand: &Errand,
+    (path, subdirectory): (&str, &str),
+    real: PathBuf,
+    work: &Path,
+) -> Result<Arc<Wheel>, Error> {
+    noted(builder, errand, &local(builder, path, subdirectory, real, work)?)
+}
+
+/// The wheel of a repository that a lock names.
+pub(crate) fn repository(
+    builder: &Arc<Builder>,
+    errand: &Errand,
+    url: &Hidden,
+    work: &Path,
+) -> Result<Arc<Wheel>, Error> {
+    noted(builder, errand, &git::source(builder, url, work)?)
 }
 
 /// A local project or archive. Folders are copied, because links in them are followed here, and lead nowhere inside.
-fn local(builder: &Builder, path: &str, real: PathBuf, copy: &Path) -> Result<Source, Error> {
-    let (name, subdirectory) = (path.to_owned(), String::new());
+fn local(
+    builder: &Builder,
+    path: &str,
+    subdirectory: &str,
+    real: PathBuf,
+    copy: &Path,
+) -> Result<Source, Error> {
+    let (name, subdirectory) = (path.to_owned(), subdirectory.to_owned());
+    let made = |sha256| Made::Path { path: path.to_owned(), sha256 };
     if real.is_file() {
-        let (hash, _) = hashed(&real)?;
-        return Ok(Source { name, path: real, sha256: hex::encode(hash), subdirectory, version: None });
+        let sha256 = hex::encode(hashed(&real)?.0);
+        let made = made(Some(sha256.clone()));
+        return Ok(Source { name, path: real, sha256, subdirectory, version: None, made });
     }
     let exclude = [builder.context().options.destination.folder().to_owned()];
     let sha256 = copied(&real, path, copy, &exclude)?;
-    Ok(Source { name, path: copy.to_owned(), sha256, subdirectory, version: None })
+    let made = made(None);
+    Ok(Source { name, path: copy.to_owned(), sha256, subdirectory, version: None, made })
 }
 
 /// The SHA-256 of a file, and its size.

@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lbx_index::{Exchange, Given};
+use lbx_index::{Exchange, Given, Stored};
 use lbx_sandbox::{Access, Bind, Spec, Tmpfs};
 use lbx_wheel::Wheel;
 
@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::index::Indexes;
 use crate::resolve::{self, collect};
+use crate::site::Site;
 
 /// Where the source is in the sandbox.
 const SOURCE: &str = "/lbx/source";
@@ -59,12 +60,43 @@ pub(crate) struct Source {
     pub(crate) subdirectory: String,
     /// The version that its history says it has.
     pub(crate) version: Option<String>,
+    /// What a lock says of it.
+    pub(crate) made: Made,
+}
+
+/// What something was built from, for a lock.
+#[derive(Clone, Debug)]
+pub(crate) enum Made {
+    /// A source distribution of an index, or one that was named by its address.
+    Distribution {
+        /// Its SHA-256.
+        sha256: String,
+    },
+    /// What is in the project or beside it.
+    Path {
+        /// The path from the project.
+        path: String,
+        /// Of an archive.
+        sha256: Option<String>,
+    },
+    /// A commit.
+    Git {
+        /// The repository's address, without a login.
+        url: String,
+        /// What was asked for.
+        reference: Option<String>,
+        /// What that is.
+        commit: String,
+        /// The folder in it; empty for the top.
+        subdirectory: String,
+    },
 }
 
 /// Builds what has to be built, each source once.
 pub(crate) struct Builder {
     context: Arc<Context>,
-    base: Arc<Base>,
+    site: Site,
+    base: Base,
     indexes: Arc<Indexes>,
     /// By key. Whoever comes second waits for the first.
     done: Mutex<HashMap<String, Arc<Mutex<Option<Built>>>>>,
@@ -113,12 +145,16 @@ impl Errand {
 
 impl Builder {
     /// Gets ready.
-    pub(crate) fn new(context: Arc<Context>, base: Arc<Base>, indexes: Arc<Indexes>) -> Arc<Self> {
-        Arc::new(Self { context, base, indexes, done: Mutex::default() })
+    pub(crate) fn new(context: Arc<Context>, site: Site, base: Base, indexes: Arc<Indexes>) -> Arc<Self> {
+        Arc::new(Self { context, site, base, indexes, done: Mutex::default() })
     }
 
     pub(crate) fn context(&self) -> &Context {
         &self.context
+    }
+
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
     }
 
     pub(crate) fn base(&self) -> &Base {
@@ -171,8 +207,7 @@ impl Builder {
         if let Some(built) = slot.as_ref() {
             return Ok(built.clone());
         }
-        let kept =
-            cache::find(&self.context, &key)?.map(|kept| Built { source: source.name.clone(), ..kept });
+        let kept = cache::find(&self.context, &key, source)?;
         let built = if let Some(kept) = kept {
             kept
         } else {
@@ -185,7 +220,7 @@ impl Builder {
     }
 
     fn key(&self, source: &Source) -> String {
-        let backend = self.context.site.isolation.backend;
+        let backend = self.site.isolation.backend;
         cache::key(&[
             &source.sha256,
             &source.subdirectory,
@@ -209,9 +244,14 @@ impl Builder {
                 Attempt::Built(wheel) => {
                     let requires =
                         wheels.iter().map(|one| (one.filename.to_string(), one.digest.to_string()));
-                    let (source, requires) = (source.name.clone(), requires.collect());
                     let refused = within.outcome().refused.clone();
-                    return Ok(Built { source, wheel, requires, refused });
+                    return Ok(Built {
+                        source: source.name.clone(),
+                        made: source.made.clone(),
+                        wheel,
+                        requires: requires.collect(),
+                        refused,
+                    });
                 }
                 Attempt::Needs(needs) => {
                     asked = needs;
@@ -232,15 +272,15 @@ impl Builder {
     ) -> Result<Attempt, Error> {
         let context = &self.context;
         let scratch =
-            context.site.store.scratch().map_err(|error| Error::image(&context.plan.image, error))?;
+            context.ground.store.scratch().map_err(|error| Error::image(&context.plan.image, error))?;
         let out = resolve::folder(&scratch.path("build"), "out")?;
         let serving = self.indexes.refuse(errand.set)?;
         let mut spec = self.spec(source, asked, wheels, &out);
-        spec.network = serving.network(&context.site);
+        spec.network = serving.network(&self.site);
         spec.env.extend(serving.proxy_environment());
-        let mut output = base::run(&context.site, &spec, Some(&serving), &|line| {
+        let mut output = base::run(&self.site, &spec, Some(&serving), &|line| {
             let line = format!("{}: {}", source.name, serving.for_people(line));
-            context.site.tell(Event::ResolveLine { set: errand.set, line });
+            context.ground.tell(Event::ResolveLine { set: errand.set, line });
         })?;
         output.text = serving.for_people(&output.text);
         self.note_refused(errand, source, &serving.taken());
@@ -254,7 +294,7 @@ impl Builder {
         let all: BTreeSet<String> =
             taken.refused.iter().map(|refused| format!("{}: {refused}", source.name)).collect();
         for what in &all {
-            self.context.site.tell(Event::ResolveRefused { set: errand.set, what: what.clone() });
+            self.context.ground.tell(Event::ResolveRefused { set: errand.set, what: what.clone() });
         }
         errand.outcome().refused.extend(all);
     }
@@ -289,7 +329,7 @@ impl Builder {
     }
 
     fn failed(&self, source: &Source, output: &base::Output, out: &Path) -> Error {
-        let (limits, site) = (&self.context.site.limits, &self.context.site);
+        let (limits, site) = (&self.site.limits, &self.site);
         let room = site.isolation.backend.mounts_memory().then(|| lbx_sandbox::room_in(out)).flatten();
         Error::Build {
             source_name: source.name.clone(),
@@ -342,6 +382,18 @@ fn needs(name: &str, file: std::fs::File) -> Result<BTreeSet<String>, Error> {
 }
 
 impl Source {
+    /// A source distribution of a lock. One that was not fetched is in the store.
+    pub(crate) fn distribution(name: &str, stored: &Stored) -> Self {
+        Self {
+            name: name.to_owned(),
+            path: stored.path.clone(),
+            sha256: stored.digest.to_string(),
+            subdirectory: String::new(),
+            version: None,
+            made: Made::Distribution { sha256: stored.digest.to_string() },
+        }
+    }
+
     /// The source distribution that pip has asked for.
     fn of(given: &Given) -> Self {
         let mut pairs = given.fragment.as_deref().unwrap_or_default().split('&');
@@ -352,6 +404,7 @@ impl Source {
             sha256: given.stored.digest.to_string(),
             subdirectory: subdirectory.trim_matches('/').to_owned(),
             version: None,
+            made: Made::Distribution { sha256: given.stored.digest.to_string() },
         }
     }
 }

@@ -1,16 +1,15 @@
 //! `lbx build`: from what the user wrote or typed to zips in their places.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lbx_build::{Cancel, Destination, Options, Project, Report};
-use lbx_plan::{At, Function, Layer, Plan};
+use lbx_plan::Plan;
 use serde_json::json;
 
-use super::project::{self, CONFIG};
+use super::project;
 use super::{host_for, observer};
 use crate::arguments::{Arguments, Build};
-use crate::environment::{self, Environment};
+use crate::environment::Environment;
 use crate::exit;
 use crate::failure::Failure;
 use crate::indexes;
@@ -27,8 +26,8 @@ pub(crate) fn run(arguments: &Arguments, build: &Build, environment: &Environmen
 }
 
 fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Result<(), Failure> {
-    let project = project_of(output, build, environment)?;
-    let overrides = project::overrides(&build.place, &build.names);
+    let project = project::of(output, &build.what, &build.place, build.output.as_deref(), environment)?;
+    let overrides = project::overrides(&build.place, &build.what.names);
     let plan = Plan::new(&project.config, &project.files, &overrides).map_err(lbx_build::Error::from)?;
     let options = options(build, environment, &project, &plan)?;
     let mut host = host_for(&build.place, environment)?;
@@ -52,80 +51,6 @@ fn show(output: &Output, report: &Report, options: &Options, environment: &Envir
     output.json(&json!({"reason": "finished", "report": report}));
 }
 
-/// The project: a configuration, or the folder and the options that stand in for one.
-fn project_of(output: &Output, build: &Build, environment: &Environment) -> Result<Project, Failure> {
-    if build.layer || !build.requirements.is_empty() {
-        return folder(output, build, environment);
-    }
-    match project::find(&build.place, environment)? {
-        Some(path) => Ok(Project::load(&path, environment::variable)?),
-        None => folder(output, build, environment),
-    }
-}
-
-/// A project made of the current folder and the command line.
-fn folder(output: &Output, build: &Build, environment: &Environment) -> Result<Project, Failure> {
-    let root = &environment.current_dir;
-    if !build.layer && !has_python(root) {
-        let message = format!("there is no {CONFIG} and no Python file in {}", root.display());
-        let hint =
-            "go to the folder of your function or project, or write an lbx.toml (see README.md)".to_owned();
-        return Err(Failure::new(exit::PROJECT, message, Some(hint)));
-    }
-    let mut config = project::stand_in(output, &build.place);
-    let name = At::nowhere(name(build, root)?);
-    let requirements = requirements(build, root)?;
-    if build.layer {
-        config.layers.insert(name, Layer { requirements, source: None });
-    } else {
-        let source = At::nowhere(".".to_owned());
-        let function =
-            Function { source, handler: None, requirements, include: Vec::new(), layers: Vec::new() };
-        config.functions.insert(name, function);
-    }
-    Ok(Project::with_config(root, config, environment::variable)?)
-}
-
-/// The artifact's name: that of the output file, of the layer's requirements, or of the folder.
-fn name(build: &Build, root: &Path) -> Result<String, Failure> {
-    let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let raw = match &build.output {
-        Some(path) => stem(path),
-        None if build.layer => Some("layer".to_owned()),
-        // A folder has no extension: what follows a dot is part of its name.
-        None => root.file_name().map(|name| name.to_string_lossy().into_owned()),
-    };
-    let fit = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
-    let name: String = raw.unwrap_or_default().chars().map(fit).collect();
-    if name.is_empty() {
-        let hint = "name the zip with -o".to_owned();
-        return Err(Failure::new(exit::USAGE, "this folder has no name that a zip could have", Some(hint)));
-    }
-    Ok(name)
-}
-
-/// The requirement files: those given, or the folder's own when it has one.
-fn requirements(build: &Build, root: &Path) -> Result<Vec<At<String>>, Failure> {
-    if build.requirements.is_empty() {
-        let own = "requirements.txt";
-        return Ok(if root.join(own).is_file() { vec![At::nowhere(own.to_owned())] } else { Vec::new() });
-    }
-    build.requirements.iter().map(|path| relative(path, root)).collect()
-}
-
-fn relative(path: &Path, root: &Path) -> Result<At<String>, Failure> {
-    let path = path.strip_prefix(root).unwrap_or(path);
-    let text = path.to_str().ok_or_else(|| {
-        Failure::new(exit::USAGE, format!("the path {} is not UTF-8", path.display()), None)
-    })?;
-    Ok(At::nowhere(text.to_owned()))
-}
-
-fn has_python(root: &Path) -> bool {
-    let is_python = |path: PathBuf| path.extension().is_some_and(|extension| extension == "py");
-    fs_err::read_dir(root).is_ok_and(|entries| entries.flatten().any(|entry| is_python(entry.path())))
-}
-
 fn options(
     build: &Build,
     environment: &Environment,
@@ -143,7 +68,8 @@ fn options(
         (None, None) => Destination::Folder(project.root.join("dist")),
     };
     let limits = build.limits.with_defaults();
-    Ok(Options { destination, offline: build.place.offline, limits, source_date_epoch: epoch(environment)? })
+    let (offline, locked) = (build.place.offline, build.locked);
+    Ok(Options { destination, offline, locked, limits, source_date_epoch: epoch(environment)? })
 }
 
 /// `SOURCE_DATE_EPOCH` as a number: the specification has it end the program when it is none.

@@ -120,12 +120,12 @@ impl Renderer for Bars {
         match event {
             Event::Planned { .. } => self.plan(state),
             Event::Image(event) => self.image(state, event),
-            Event::ResolveStarted { set } => start(state, &state.sets, *set),
+            Event::ResolveStarted { set, .. } => start(state, &state.sets, *set),
             Event::ResolveLine { set, line } => {
                 let line: String = printable(line).chars().take(PIP_WIDTH).collect();
                 with(&state.sets, *set, |bar| bar.set_message(line));
             }
-            Event::ResolveFinished { set, wheels } => {
+            Event::ResolveFinished { set, wheels, .. } => {
                 with(&state.sets, *set, |bar| end(bar, width, &count(*wheels, "wheel")));
             }
             Event::ArtifactStarted { artifact } => start(state, &state.artifacts, *artifact),
@@ -133,7 +133,11 @@ impl Renderer for Bars {
                 let message = format!("{}, {}", bytes(*size), count(*files, "file"));
                 with(&state.artifacts, *artifact, |bar| end(bar, width, &message));
             }
-            Event::Isolated { .. } | Event::ImageReady { .. } | Event::ResolveRefused { .. } => {
+            Event::Isolated { .. }
+            | Event::ImageReady { .. }
+            | Event::Unlocked { .. }
+            | Event::LockWritten { .. }
+            | Event::ResolveRefused { .. } => {
                 if let Some(line) = state.names.line(event, false) {
                     self.say(&format!("lbx: {line}"));
                 }

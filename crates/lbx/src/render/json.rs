@@ -41,11 +41,17 @@ fn value(event: &Event) -> Value {
         Event::ImageReady { digest, python, pip } => {
             json!({"reason": "image-ready", "digest": digest, "python": python, "pip": pip})
         }
-        Event::ResolveStarted { set } => json!({"reason": "resolve-started", "set": set}),
+        Event::Unlocked { set, lock, why } => {
+            json!({"reason": "unlocked", "set": set, "lock": lock, "why": why})
+        }
+        Event::LockWritten { path, packages, changes } => {
+            json!({"reason": "lock-written", "path": path, "packages": packages, "changes": changes})
+        }
+        Event::ResolveStarted { set, lock } => json!({"reason": "resolve-started", "set": set, "lock": lock}),
         Event::ResolveLine { set, line } => json!({"reason": "resolve-line", "set": set, "line": line}),
         Event::ResolveRefused { set, what } => json!({"reason": "resolve-refused", "set": set, "what": what}),
-        Event::ResolveFinished { set, wheels } => {
-            json!({"reason": "resolve-finished", "set": set, "wheels": wheels})
+        Event::ResolveFinished { set, wheels, lock } => {
+            json!({"reason": "resolve-finished", "set": set, "wheels": wheels, "lock": lock})
         }
         Event::ArtifactStarted { artifact } => json!({"reason": "artifact-started", "artifact": artifact}),
         Event::ArtifactFinished { artifact, path, size, files } => {

@@ -38,6 +38,16 @@ impl Renderer for Lines {
     }
 }
 
+/// A lock, and below it what is another than before.
+fn lock_written(path: &str, packages: usize, changes: &[String]) -> String {
+    let mut text = format!("locked {}: {}", printable(path), count(packages, "package"));
+    for change in changes {
+        text.push_str("\nlbx:   ");
+        text.push_str(&printable(change));
+    }
+    text
+}
+
 impl Names {
     /// Learns what indices mean.
     pub(super) fn note(&mut self, event: &Event) {
@@ -56,7 +66,7 @@ impl Names {
     /// The line that an event deserves, if any.
     pub(super) fn line(&self, event: &Event, show_pip: bool) -> Option<String> {
         match event {
-            Event::Planned { artifacts, image, .. } => Some(planned(artifacts, image)),
+            Event::Planned { artifacts, image, .. } => Some(planned(artifacts, image.as_deref())),
             Event::Isolated { backend, claims, refused } => isolation(*backend, *claims, refused),
             Event::Image(event) => self.image_line(event),
             Event::ImageReady { python, pip, digest } => {
@@ -64,15 +74,30 @@ impl Names {
                 let (python, pip) = (printable(python), printable(pip));
                 Some(format!("image ready: Python {python}, pip {pip}, {}", short(digest)))
             }
-            Event::ResolveStarted { set } => Some(format!("pip: {}", name(&self.sets, *set))),
+            Event::Unlocked { set, lock, why } => {
+                let (name, lock) = (name(&self.sets, *set), printable(lock));
+                Some(match why {
+                    None => format!("lock: {name}: there is none; `lbx lock` writes {lock}"),
+                    Some(why) => format!(
+                        "lock: {name}: {lock} is not used: {}; `lbx lock` makes it anew",
+                        printable(why)
+                    ),
+                })
+            }
+            Event::ResolveStarted { set, lock: None } => Some(format!("pip: {}", name(&self.sets, *set))),
+            Event::ResolveStarted { set, lock: Some(lock) } => {
+                Some(format!("lock: {}: {}", name(&self.sets, *set), printable(lock)))
+            }
             Event::ResolveLine { line, .. } => show_pip.then(|| format!("pip: {}", printable(line))),
             Event::ResolveRefused { set, what } => {
                 let (name, what) = (name(&self.sets, *set), printable(what));
                 Some(format!("pip: {name}: refused what build code asked for: {what}"))
             }
-            Event::ResolveFinished { set, wheels } => {
-                Some(format!("pip: {}: {}", name(&self.sets, *set), count(*wheels, "wheel")))
+            Event::ResolveFinished { set, wheels, lock } => {
+                let way = if lock.is_some() { "lock" } else { "pip" };
+                Some(format!("{way}: {}: {}", name(&self.sets, *set), count(*wheels, "wheel")))
             }
+            Event::LockWritten { path, packages, changes } => Some(lock_written(path, *packages, changes)),
             Event::ArtifactStarted { .. } => None,
             Event::ArtifactFinished { artifact, size, files, .. } => {
                 let name = name(&self.artifacts, *artifact);
@@ -121,8 +146,9 @@ fn isolation(backend: Backend, claims: Claims, refused: &[String]) -> Option<Str
 }
 
 /// What is going to happen, in a line.
-fn planned(artifacts: &[String], image: &str) -> String {
-    format!("building {} in {image}", artifacts.join(", "))
+fn planned(artifacts: &[String], image: Option<&str>) -> String {
+    let place = image.map(|image| format!(" in {image}")).unwrap_or_default();
+    format!("building {}{place}", artifacts.join(", "))
 }
 
 pub(super) fn name(names: &[String], index: usize) -> &str {

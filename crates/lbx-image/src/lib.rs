@@ -35,6 +35,7 @@ mod reference;
 mod registry;
 mod remove;
 mod store;
+mod transfer;
 pub mod unpack;
 
 pub use self::error::{Cause, Error};

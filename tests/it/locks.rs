@@ -22,7 +22,7 @@ const REQUIREMENTS: i32 = 6;
 const NO_IMAGE: &str = "127.0.0.1:1/none:1";
 
 /// An index with these wheels.
-fn wheels(all: &[Wheel]) -> (tempfile::TempDir, Stub) {
+pub(crate) fn wheels(all: &[Wheel]) -> (tempfile::TempDir, Stub) {
     let folder = tempfile::tempdir().expect("a directory");
     for wheel in all {
         wheel.write(folder.path());
@@ -31,11 +31,11 @@ fn wheels(all: &[Wheel]) -> (tempfile::TempDir, Stub) {
     (folder, index)
 }
 
-fn wheel(name: &str, version: &str) -> Wheel {
+pub(crate) fn wheel(name: &str, version: &str) -> Wheel {
     Wheel::new(name, version).file(&format!("{name}.py"), format!("VERSION = '{version}'\n").as_bytes())
 }
 
-fn project(requirements: &str) -> Home {
+pub(crate) fn project(requirements: &str) -> Home {
     let home = Home::new();
     home.write("src/app.py", "");
     home.write("r.txt", requirements);
@@ -52,7 +52,7 @@ fn project_of(file: &str, text: &str) -> Home {
     home
 }
 
-fn command(home: &Home, name: &str, image: &str, index: &Stub) -> Command {
+pub(crate) fn command(home: &Home, name: &str, image: &str, index: &Stub) -> Command {
     let mut command = lbx_shared(home, &[name, "--image", image]);
     command.env("PIP_INDEX_URL", format!("http://{}/simple", index.address()));
     command
@@ -66,7 +66,7 @@ fn without_image(home: &Home, index: &Stub) -> Command {
 }
 
 #[track_caller]
-fn succeeds(command: &mut Command) -> String {
+pub(crate) fn succeeds(command: &mut Command) -> String {
     let ran = run(command);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     ran.stderr
@@ -74,7 +74,7 @@ fn succeeds(command: &mut Command) -> String {
 
 /// What is said from the error on.
 #[track_caller]
-fn fails(home: &Home, command: &mut Command, code: i32) -> String {
+pub(crate) fn fails(home: &Home, command: &mut Command, code: i32) -> String {
     let ran = run(command);
     assert_eq!(ran.code, code, "{}", ran.stderr);
     nothing_left(home);
@@ -91,7 +91,7 @@ fn report(home: &Home) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-fn zip(home: &Home) -> Vec<u8> {
+pub(crate) fn zip(home: &Home) -> Vec<u8> {
     fs_err::read(home.project().join("dist/app.zip")).expect("a zip")
 }
 

@@ -12,6 +12,7 @@
 //! | `sources` | what has to be built: source distributions, local projects |
 //! | `git` | repositories: over HTTP and ssh, pinned, with submodules, offline |
 //! | `locks` | what `lbx lock` writes, and what builds make of locks |
+//! | `vendor` | what `lbx vendor` writes, and builds from it without a network |
 //! | `indexes` | package indexes: logins, options, addresses, what is refused |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
 //! | `session` | `run` and `shell`: exit codes, streams, signals, the terminal |
@@ -37,3 +38,4 @@ mod session;
 mod sources;
 mod support;
 mod terminal;
+mod vendor;

@@ -72,6 +72,8 @@ fn exclude(project: &Project, plan: &Plan, options: &Options) -> Vec<PathBuf> {
     if fs_err::canonicalize(folder).is_ok_and(|folder| folder != project.root) {
         exclude.push(folder.to_owned());
     }
+    // What was brought along is no source either.
+    exclude.extend(options.from.clone());
     exclude
 }
 

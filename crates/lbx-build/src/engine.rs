@@ -22,6 +22,7 @@ use crate::publish;
 use crate::report::{ArtifactReport, Report};
 use crate::resolve::{self, ResolvedSet};
 use crate::site::Ground;
+use crate::vendor;
 use crate::workshop::Workshop;
 
 /// What this host offers to a build.
@@ -54,6 +55,8 @@ pub struct Options {
     pub offline: bool,
     /// Fail where a set has no lock that covers it.
     pub locked: bool,
+    /// What `lbx vendor` wrote, to be taken into the store first.
+    pub from: Option<PathBuf>,
     /// What each command in the sandbox may use.
     pub limits: Limits,
     /// The time that every zip entry carries, in seconds since 1970; 1980-01-01 when there is none.
@@ -178,7 +181,16 @@ pub async fn build(
     cancel: &Cancel,
     observer: &Observer,
 ) -> Result<Report, Error> {
+    let from = options.from.clone();
     let workshop = prepare(project, plan, host, options, cancel, observer)?;
+    if let Some(from) = from {
+        let inner = Arc::clone(&workshop);
+        let work = tokio::task::spawn_blocking(move || {
+            let context = inner.context();
+            vendor::take(&from, &context.ground.store, &context.wheels, &context.ground.cancel)
+        });
+        work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    }
     if !workshop.context().is_locked() {
         workshop.open().await?;
     }

@@ -220,6 +220,20 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// What `lbx vendor` wrote cannot be used.
+    #[error("{} cannot be used: {problem}", path.display())]
+    Vendor {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A folder that `lbx vendor` did not make is where it is to write.
+    #[error("{} is a folder with something else in it", path.display())]
+    VendorInTheWay {
+        /// The folder.
+        path: PathBuf,
+    },
     /// All requirements are locks already.
     #[error("there is nothing to lock: {} {} locked already", locks.join(", "), if locks.len() == 1 { "is" } else { "are" })]
     NothingToLock {
@@ -524,6 +538,8 @@ impl Error {
             | Self::SourceMissing { .. }
             | Self::PathMissing { .. }
             | Self::NotLocked { .. }
+            | Self::Vendor { .. }
+            | Self::VendorInTheWay { .. }
             | Self::NothingToLock { .. }
             | Self::SourceNotAFolder { .. }
             | Self::SourceOutside { .. }
@@ -597,6 +613,8 @@ impl Error {
             Self::Build { source_name, output, met, .. } => {
                 met.clone().or_else(|| pip::build_hint(source_name, output))
             }
+            Self::Vendor { .. } => Some("`lbx vendor` writes it anew, where there is a network".to_owned()),
+            Self::VendorInTheWay { .. } => Some("name one that does not exist yet".to_owned()),
             Self::NothingToLock { .. } => {
                 Some("the tool that made it makes it anew; without any lock, there is nothing to install".to_owned())
             }

@@ -28,6 +28,7 @@ mod session;
 mod site;
 mod source;
 mod suspect;
+mod vendor;
 mod workshop;
 
 pub use archive::pack_wheels;
@@ -42,3 +43,4 @@ pub use lock::{LockWritten, Upgrade, lock};
 pub use project::{Project, Variable};
 pub use report::{ArtifactReport, BuiltReport, ImageReport, Report, SetReport, TakenReport, WheelReport};
 pub use session::{Link, Program, Session, SessionEnd, run};
+pub use vendor::{Vendored, vendor};

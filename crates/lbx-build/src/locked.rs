@@ -117,7 +117,10 @@ impl Set<'_> {
         for (package, offers) in locked.packages.iter().zip(&offers) {
             chosen.push((package, self.choose(package, offers.as_deref())?));
         }
-        let files: Vec<&Wanted> = chosen.iter().filter_map(|(_, choice)| self.missing(choice)).collect();
+        let mut files: Vec<&Wanted> = Vec::new();
+        for (_, choice) in &chosen {
+            files.extend(self.missing(choice)?);
+        }
         let fetched = self.fetch(&files)?;
         let errand = Errand::new(self.index);
         let scratch = self.context.ground.store.scratch();
@@ -137,8 +140,8 @@ impl Set<'_> {
                 Choice::Distribution(wanted) => {
                     taken.push(report(wanted, false));
                     let builder = self.workshop.builder()?;
-                    let Some(stored) = found(wanted) else { return Err(Error::Interrupted) };
-                    local::noted(&builder, &errand, &builder::Source::distribution(&wanted.name, stored))?
+                    let path = found(wanted).map(|stored| stored.path.clone()).unwrap_or_default();
+                    local::noted(&builder, &errand, &distribution(wanted, path))?
                 }
                 Choice::Path(path, subdirectory) => self.local(
                     &errand,
@@ -167,6 +170,11 @@ impl Set<'_> {
         if !locked.packages.iter().any(is_nameless) {
             return Ok(vec![None; locked.packages.len()]);
         }
+        if self.context.options.offline
+            && let Some(offers) = self.offers_of_store(locked)
+        {
+            return Ok(offers);
+        }
         let server = self.knowing()?;
         let ask = async |package: &Package| {
             if !is_nameless(package) {
@@ -176,6 +184,23 @@ impl Set<'_> {
         };
         let all = stream::iter(&locked.packages).map(ask).buffered(AT_ONCE).try_collect();
         self.wait(all).map_err(|source| self.failed(Arc::new(source)))
+    }
+
+    /// What the store has of each package, where it has something of all: without a network, no page says what there is.
+    fn offers_of_store(&self, locked: &Locked) -> Option<Vec<Option<Vec<Offer>>>> {
+        let of_package = |package: &Package| {
+            let Source::Files(files) = &package.source else { return Some(None) };
+            if files.iter().all(|file| file.name.is_some()) {
+                return Some(None);
+            }
+            let kept = files.iter().filter_map(|file| {
+                let wheel = self.context.wheels.get(file.sha256.parse().ok()?).ok().flatten()?;
+                Some(Offer { name: wheel.filename.to_string(), sha256: file.sha256.parse().ok() })
+            });
+            let kept: Vec<Offer> = kept.collect();
+            (!kept.is_empty()).then_some(Some(kept))
+        };
+        locked.packages.iter().map(of_package).collect()
     }
 
     /// Waits for the network, until the build is given up.
@@ -271,12 +296,15 @@ impl Set<'_> {
     }
 
     /// The file that has to be fetched for a choice, if one has to be.
-    fn missing<'c>(&self, choice: &'c Choice<'_>) -> Option<&'c Wanted> {
-        match choice {
-            Choice::Wheel(wanted) if self.kept(wanted).is_some() => None,
-            Choice::Wheel(wanted) | Choice::Distribution(wanted) => Some(wanted),
+    fn missing<'c>(&self, choice: &'c Choice<'_>) -> Result<Option<&'c Wanted>, Error> {
+        Ok(match choice {
+            Choice::Wheel(wanted) => self.kept(wanted).is_none().then_some(wanted),
+            Choice::Distribution(wanted) => {
+                let kept = self.workshop.builder()?.kept(&distribution(wanted, PathBuf::new()))?;
+                kept.is_none().then_some(wanted)
+            }
             Choice::Path(..) | Choice::Git(_) => None,
-        }
+        })
     }
 
     fn kept(&self, wanted: &Wanted) -> Option<Arc<Wheel>> {
@@ -340,6 +368,10 @@ impl Set<'_> {
             found: format!("{name} {version}"),
         })
     }
+}
+
+fn distribution(wanted: &Wanted, path: PathBuf) -> builder::Source {
+    builder::Source::distribution(&wanted.name, &wanted.sha256.to_string(), path)
 }
 
 /// An error of the index, which was shared.

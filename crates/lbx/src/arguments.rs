@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Build(Box<Build>),
     /// Resolve requirements, and write down what exactly they come to, as pylock.toml.
     Lock(Box<Lock>),
+    /// Write all that a locked build needs to a folder or a .tar, for machines without a network.
+    Vendor(Box<Vendor>),
     /// Run a command in the image, isolated as builds are, with the project at /lbx/project.
     Run(Box<Run>),
     /// The same with the image's shell.
@@ -71,6 +73,27 @@ pub(crate) struct Build {
     /// Fail where requirements have no lock, or one that does not cover them.
     #[arg(long)]
     pub(crate) locked: bool,
+    /// Take what `lbx vendor` wrote into the store first.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) from: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+}
+
+/// `lbx vendor`.
+///
+/// Requirements must be locked. Writes the image, all wheels, what was built, and the locks; the same inputs give the
+/// same bytes. `lbx build --offline --from PATH` builds from it on a machine that has never been online.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Vendor {
+    /// The folder to write, or a file whose name ends in .tar.
+    #[arg(value_name = "PATH")]
+    pub(crate) destination: PathBuf,
+    #[command(flatten)]
+    pub(crate) what: What,
     #[command(flatten)]
     pub(crate) place: Place,
     #[command(flatten)]

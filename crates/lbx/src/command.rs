@@ -8,6 +8,7 @@ mod project;
 pub(crate) mod pull;
 pub(crate) mod run;
 pub(crate) mod schema;
+pub(crate) mod vendor;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
     let code = match &arguments.command {
         Command::Build(build) => command::build::run(&arguments, build, &environment),
         Command::Lock(lock) => command::lock::run(&arguments, lock, &environment),
+        Command::Vendor(vendor) => command::vendor::run(&arguments, vendor, &environment),
         Command::Run(run) => command::run::run(&arguments, run, &environment),
         Command::Shell(session) => command::run::shell(&arguments, session, &environment),
         Command::Pull(pull) => command::pull::run(&arguments, pull, &environment),

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lbx_image::Store;
 use lbx_wheel::{Digest, Wheel};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -20,6 +21,8 @@ pub(crate) struct Built {
     pub(crate) source: String,
     /// The same for a lock.
     pub(crate) made: Made,
+    /// By what it is kept.
+    pub(crate) keys: Vec<String>,
     /// What came of it.
     pub(crate) wheel: Arc<Wheel>,
     /// The wheels that the build had, by name, with their SHA-256.
@@ -46,13 +49,30 @@ pub(super) fn key(parts: &[&str]) -> String {
     hex::encode(hash.finalize())
 }
 
-fn path(context: &Context, key: &str) -> PathBuf {
-    context.ground.store.root().join("built").join(format!("{key}.json"))
+fn path(store: &Store, key: &str) -> PathBuf {
+    store.root().join("built").join(format!("{key}.json"))
+}
+
+/// Takes an entry of another store in. Returns whether it is one.
+pub(crate) fn take_kept(store: &Store, key: &str, text: &[u8]) -> Result<bool, Error> {
+    let Ok(kept) = serde_json::from_slice::<Kept>(text) else { return Ok(false) };
+    write(store, key, &kept)?;
+    Ok(true)
+}
+
+fn write(store: &Store, key: &str, kept: &Kept) -> Result<(), Error> {
+    let path = path(store, key);
+    let folder = path.parent().unwrap_or(store.root());
+    fs_err::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    serde_json::to_writer(&mut file, kept).map_err(std::io::Error::from)?;
+    file.persist(&path).map_err(|error| error.error)?;
+    Ok(())
 }
 
 /// What was kept. An entry that cannot be read, or whose wheel is gone, is none.
 pub(super) fn find(context: &Context, key: &str, source: &Source) -> Result<Option<Built>, Error> {
-    let text = match fs_err::read(path(context, key)) {
+    let text = match fs_err::read(path(&context.ground.store, key)) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -62,18 +82,12 @@ pub(super) fn find(context: &Context, key: &str, source: &Source) -> Result<Opti
     let wheel = context.wheels.get(digest).map_err(|error| Error::wheel(key, error))?;
     let Kept { requires, refused, .. } = kept;
     let (source, made) = (source.name.clone(), source.made.clone());
-    Ok(wheel.map(|wheel| Built { source, made, wheel, requires, refused }))
+    Ok(wheel.map(|wheel| Built { source, made, keys: Vec::new(), wheel, requires, refused }))
 }
 
 /// Keeps what was built.
 pub(super) fn keep(context: &Context, key: &str, built: &Built) -> Result<(), Error> {
     let (requires, refused) = (built.requires.clone(), built.refused.clone());
     let kept = Kept { sha256: built.wheel.digest.to_string(), requires, refused };
-    let path = path(context, key);
-    let folder = path.parent().unwrap_or(context.ground.store.root());
-    fs_err::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    serde_json::to_writer(&mut file, &kept).map_err(std::io::Error::from)?;
-    file.persist(&path).map_err(|error| error.error)?;
-    Ok(())
+    write(&context.ground.store, key, &kept)
 }

@@ -100,11 +100,7 @@ fn decoded(text: &str) -> String {
 /// Fetches a repository if it has to be, and copies the commit that is meant into `work`.
 pub(super) fn source(builder: &Arc<Builder>, address: &Hidden, work: &Path) -> Result<Source, Error> {
     let context = builder.context();
-    let repository = Repository::parse(address.expose()).ok_or_else(|| Error::Git {
-        url: address.to_string(),
-        what: "be read: it is no address of a repository".to_owned(),
-        output: String::new(),
-    })?;
+    let repository = parsed(address)?;
     let mut git = Git { repository: &repository, cancel: &context.ground.cancel, quiet_ssh: false };
     git.quiet_ssh = git.has_plain_ssh(context.ground.host.variable);
     let mirror = mirror(context, &repository)?;
@@ -122,6 +118,29 @@ pub(super) fn source(builder: &Arc<Builder>, address: &Hidden, work: &Path) -> R
         subdirectory: subdirectory.clone(),
     };
     Ok(Source { name, path: copy, sha256, subdirectory, version, made })
+}
+
+/// A commit by its name alone, without its files.
+pub(super) fn commit(address: &Hidden) -> Result<Source, Error> {
+    let repository = parsed(address)?;
+    let commit = repository.commit().unwrap_or_default().to_ascii_lowercase();
+    let name = format!("git+{}@{commit}", repository.url);
+    let subdirectory = repository.subdirectory.clone();
+    let made = Made::Git {
+        url: repository.url.clone(),
+        reference: repository.reference.clone(),
+        commit,
+        subdirectory: subdirectory.clone(),
+    };
+    Ok(Source { sha256: name.clone(), name, path: PathBuf::new(), subdirectory, version: None, made })
+}
+
+fn parsed(address: &Hidden) -> Result<Repository, Error> {
+    Repository::parse(address.expose()).ok_or_else(|| Error::Git {
+        url: address.to_string(),
+        what: "be read: it is no address of a repository".to_owned(),
+        output: String::new(),
+    })
 }
 
 /// Where a repository is kept, with all that was ever fetched of it.

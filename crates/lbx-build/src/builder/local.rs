@@ -91,7 +91,10 @@ pub(crate) fn repository(
     url: &Hidden,
     work: &Path,
 ) -> Result<Arc<Wheel>, Error> {
-    noted(builder, errand, &git::source(builder, url, work)?)
+    let built = builder.commit(errand, url, work)?;
+    let wheel = Arc::clone(&built.wheel);
+    errand.outcome().built.push(built);
+    Ok(wheel)
 }
 
 /// A local project or archive. Folders are copied, because links in them are followed here, and lead nowhere inside.

@@ -13,11 +13,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lbx_index::{Exchange, Given, Stored};
+use lbx_index::{Exchange, Given};
 use lbx_sandbox::{Access, Bind, Spec, Tmpfs};
 use lbx_wheel::Wheel;
 
-pub(crate) use self::cache::Built;
+pub(crate) use self::cache::{Built, take_kept};
 
 use crate::base::{self, Base};
 use crate::engine::Context;
@@ -207,7 +207,7 @@ impl Builder {
         if let Some(built) = slot.as_ref() {
             return Ok(built.clone());
         }
-        let kept = cache::find(&self.context, &key, source)?;
+        let kept = self.kept(source)?;
         let built = if let Some(kept) = kept {
             kept
         } else {
@@ -216,6 +216,30 @@ impl Builder {
             built
         };
         *slot = Some(built.clone());
+        Ok(built)
+    }
+
+    /// The wheel that was kept of a source, if one was.
+    pub(crate) fn kept(&self, source: &Source) -> Result<Option<Built>, Error> {
+        let key = self.key(source);
+        Ok(cache::find(&self.context, &key, source)?.map(|kept| Built { keys: vec![key], ..kept }))
+    }
+
+    /// The wheel of a commit, for which nobody has to be asked when it was built before.
+    pub(crate) fn commit(
+        self: &Arc<Self>,
+        errand: &Errand,
+        url: &lbx_plan::Hidden,
+        work: &Path,
+    ) -> Result<Built, Error> {
+        let named = git::commit(url)?;
+        let key = self.key(&named);
+        if let Some(kept) = cache::find(&self.context, &key, &named)? {
+            return Ok(Built { keys: vec![key], ..kept });
+        }
+        let mut built = self.wheel(errand, &git::source(self, url, work)?)?;
+        cache::keep(&self.context, &key, &built)?;
+        built.keys.push(key);
         Ok(built)
     }
 
@@ -248,6 +272,7 @@ impl Builder {
                     return Ok(Built {
                         source: source.name.clone(),
                         made: source.made.clone(),
+                        keys: vec![self.key(source)],
                         wheel,
                         requires: requires.collect(),
                         refused,
@@ -382,15 +407,15 @@ fn needs(name: &str, file: std::fs::File) -> Result<BTreeSet<String>, Error> {
 }
 
 impl Source {
-    /// A source distribution of a lock. One that was not fetched is in the store.
-    pub(crate) fn distribution(name: &str, stored: &Stored) -> Self {
+    /// A source distribution of a lock. The path may be missing where a wheel was kept.
+    pub(crate) fn distribution(name: &str, sha256: &str, path: PathBuf) -> Self {
         Self {
             name: name.to_owned(),
-            path: stored.path.clone(),
-            sha256: stored.digest.to_string(),
+            path,
+            sha256: sha256.to_owned(),
             subdirectory: String::new(),
             version: None,
-            made: Made::Distribution { sha256: stored.digest.to_string() },
+            made: Made::Distribution { sha256: sha256.to_owned() },
         }
     }
 

@@ -8,7 +8,7 @@ use crate::lookup::Listed;
 use crate::store::Stored;
 use crate::upstream::files::{Place, Want};
 use crate::upstream::pages::blocking;
-use crate::{Address, Digest, Error, Hashes, SafeUrl};
+use crate::{Address, Digest, Error, Hashes};
 
 /// A file that is wanted for what its bytes are.
 #[derive(Debug, Clone)]
@@ -30,8 +30,6 @@ pub struct Wanted {
 pub struct Offer {
     /// Its name.
     pub name: String,
-    /// Where it is.
-    pub url: SafeUrl,
     /// Its SHA-256, where the index says it.
     pub sha256: Option<Digest>,
 }
@@ -42,8 +40,7 @@ impl Server {
         let found = self.inner.lookup.project(project).await?;
         let mut offers = Vec::new();
         for listed in &found.files {
-            let (name, url) = (listed.want.name.clone(), listed.want.place.safe());
-            offers.push(Offer { name, url, sha256: sha256(listed).await? });
+            offers.push(Offer { name: listed.want.name.clone(), sha256: sha256(listed).await? });
         }
         Ok(offers)
     }

@@ -18,6 +18,9 @@ pub enum Calls {
     Landlock,
     /// Mounts of every kind: denied, as by filters and security modules.
     Mount,
+    /// Sockets of every kind but those of this machine's processes among themselves: whoever asks for one is killed, so
+    /// that nobody can say afterwards that nothing was asked.
+    Sockets,
     /// New user namespaces: no room for any, as where `user.max_user_namespaces` is 0, but for one process.
     UserNamespaces,
 }
@@ -52,6 +55,11 @@ impl Calls {
                 ],
                 Errno::EPERM,
             ),
+            Self::Sockets => {
+                let local = u64::from(nix::libc::AF_UNIX.unsigned_abs());
+                let others = Condition::new(0, u64::from(u32::MAX), Compare::NotEqual, local);
+                vec![Rule { action: Action::Kill, ..rule("socket", Errno::EPERM, &[others]) }]
+            }
             Self::UserNamespaces => {
                 let flag = u64::try_from(CloneFlags::CLONE_NEWUSER.bits()).expect("a flag");
                 let wanted = [Condition::new(0, flag, Compare::Equal, flag)];

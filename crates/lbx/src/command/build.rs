@@ -69,7 +69,8 @@ fn options(
     };
     let limits = build.limits.with_defaults();
     let (offline, locked) = (build.place.offline, build.locked);
-    Ok(Options { destination, offline, locked, limits, source_date_epoch: epoch(environment)? })
+    let from = build.from.as_ref().map(|from| environment.current_dir.join(from));
+    Ok(Options { destination, offline, locked, from, limits, source_date_epoch: epoch(environment)? })
 }
 
 /// `SOURCE_DATE_EPOCH` as a number: the specification has it end the program when it is none.

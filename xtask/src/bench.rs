@@ -4,6 +4,7 @@
 //! that is not installed is skipped by name. Contestants take turns, so that a slow minute of the machine
 //! hits all of them; every one of them is a process, and pays for its start.
 
+mod dependencies;
 mod host;
 mod measure;
 mod package;
@@ -122,6 +123,7 @@ pub(crate) fn run() -> Result<()> {
     package::measure(scratch.path(), &mut results)?;
     let layout = workspace::standin_images()?.join("python3.11");
     sandbox::measure(scratch.path(), &image, &layout, &mut results)?;
+    dependencies::measure(scratch.path(), &image, &mut results)?;
     host::measure(scratch.path(), &image, &mut results)?;
     unpack::measure(scratch.path(), &image, &mut results)?;
     peak::measure(scratch.path(), &image, &mut results)?;

@@ -59,6 +59,30 @@ pub(crate) fn fetch() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The six packages, as a requirement file.
+pub(crate) fn requirements() -> String {
+    REQUIREMENTS.join("\n") + "\n"
+}
+
+/// uv's program, unpacked into a folder.
+pub(crate) fn uv(folder: &Path) -> Result<PathBuf> {
+    let wheels = fetch()?;
+    let entries = fs_err::read_dir(&wheels)?.flatten().map(|entry| entry.path());
+    let is_uv =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("uv-"));
+    let wheel = entries.into_iter().find(is_uv).ok_or("there is no wheel of uv")?;
+    process::output(
+        Command::new("unzip")
+            .args(["-q", "-o", "-j"])
+            .arg(wheel)
+            .args(["*.data/scripts/uv", "-d"])
+            .arg(folder),
+    )?;
+    let program = folder.join("uv");
+    process::output(Command::new("chmod").arg("+x").arg(&program))?;
+    Ok(program)
+}
+
 /// Fetches what the examples need, unless that was done before, and returns its folder.
 pub(crate) fn fetch_for_examples() -> Result<PathBuf> {
     let folder = workspace::target()?.join("index");

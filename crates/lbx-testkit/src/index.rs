@@ -38,8 +38,13 @@ pub fn of_examples() -> Option<Stub> {
 
 /// Serves a folder. pip finds it at `http://ADDRESS/simple`.
 pub fn serve(folder: &Path) -> Stub {
+    serve_with(folder, |_, reply| reply)
+}
+
+/// The same, with each answer passed through `change`.
+pub fn serve_with(folder: &Path, change: impl Fn(&Request, Reply) -> Reply + Send + Sync + 'static) -> Stub {
     let projects = projects(folder);
-    Stub::start(move |request| answer(&projects, request))
+    Stub::start(move |request| change(request, answer(&projects, request)))
 }
 
 fn projects(folder: &Path) -> Projects {

@@ -34,7 +34,10 @@ pub(super) fn measure(scratch: &Path, image: &str, results: &mut Results) -> Res
     } else {
         results.skip("proot_vs_native", "proot");
     }
-    let contestant = |name: &'static str| Contestant::new(|| remove(&out), move || build(name));
+    // What is measured is building, so nothing is kept of it.
+    let built = scratch.join("cache/built");
+    let prepare = || remove(&out).and_then(|()| remove(&built));
+    let contestant = |name: &'static str| Contestant::new(prepare, move || build(name));
     let mut contestants: Vec<_> = names.iter().map(|name| contestant(name)).collect();
     let times = medians(ROUNDS, &mut contestants)?;
     for (name, time) in names.iter().zip(&times).skip(1) {

@@ -251,6 +251,32 @@ fn local_projects_are_built_beside_the_project_too_and_only_when_they_change() {
 }
 
 #[test]
+fn what_is_built_twice_is_the_same_or_the_difference_is_named() {
+    let Some(image) = image() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    source(folder.path(), "steady", "", &unique("steady"));
+    let pyproject = pyproject("drifting", "1.0", "");
+    let backend = format!("import uuid\nopen('word.py', 'w').write(repr(uuid.uuid4()))\n{BACKEND}");
+    let files = [("pyproject.toml", pyproject.as_str()), ("backend.py", &backend), ("a.py", "")];
+    sdist(folder.path(), "drifting", "1.0", &files);
+    let index = index::serve(folder.path());
+    let home = project("steady\ndrifting\n");
+    assert_eq!(runs(&succeeds(&mut build(&home, &image, &index))), 2);
+    assert!(built(&home).iter().all(|one| one["reproducible"].is_null()));
+    let said = succeeds(build(&home, &image, &index).arg("--rebuild"));
+    assert_eq!(runs(&said), 4, "{said}");
+    assert!(said.contains("lbx: not reproducible: drifting-1.0.tar.gz: word.py has other bytes\n"), "{said}");
+    let seen = |all: &[Value]| -> Vec<(Value, Value)> {
+        all.iter().map(|one| (one["reproducible"].clone(), one["difference"].clone())).collect()
+    };
+    let expected = [(false.into(), "word.py has other bytes".into()), (true.into(), Value::Null)];
+    assert_eq!(seen(&built(&home)), expected);
+    // It is remembered.
+    assert_eq!(runs(&succeeds(&mut build(&home, &image, &index))), 0);
+    assert_eq!(seen(&built(&home)), expected);
+}
+
+#[test]
 fn a_source_that_is_none_is_told_in_words() {
     let Some(image) = image() else { return };
     let folder = tempfile::tempdir().unwrap();

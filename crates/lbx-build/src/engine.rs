@@ -55,6 +55,8 @@ pub struct Options {
     pub offline: bool,
     /// Fail where a set has no lock that covers it.
     pub locked: bool,
+    /// Build all that has to be built anew, and twice, to see whether it comes to the same.
+    pub rebuild: bool,
     /// What `lbx vendor` wrote, to be taken into the store first.
     pub from: Option<PathBuf>,
     /// What each command in the sandbox may use.

@@ -70,6 +70,15 @@ pub enum Event {
         /// What it asked for, with the name of the host.
         what: String,
     },
+    /// Two builds of one source gave two wheels.
+    NotReproducible {
+        /// Index of the set.
+        set: usize,
+        /// What people call the source.
+        source: String,
+        /// The first difference.
+        what: String,
+    },
     /// pip is done, or all of the lock is here, and every wheel is verified and stored.
     ResolveFinished {
         /// Index of the set.

@@ -77,6 +77,10 @@ pub struct BuiltReport {
     pub sha256: String,
     /// The wheels that it was built with, by file name, with their SHA-256.
     pub requires: BTreeMap<String, String>,
+    /// Whether a second build gave the same wheel; none where there was none.
+    pub reproducible: Option<bool>,
+    /// The first difference.
+    pub difference: Option<String>,
 }
 
 /// A file that was taken from an index.
@@ -251,6 +255,8 @@ fn built_report(built: &Built) -> BuiltReport {
         file: built.wheel.filename.to_string(),
         sha256: built.wheel.digest.to_string(),
         requires: built.requires.clone(),
+        reproducible: built.again.reproducible(),
+        difference: built.again.difference(),
     }
 }
 

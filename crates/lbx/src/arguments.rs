@@ -73,6 +73,9 @@ pub(crate) struct Build {
     /// Fail where requirements have no lock, or one that does not cover them.
     #[arg(long)]
     pub(crate) locked: bool,
+    /// Build anew what has to be built from source, twice, and say what differs.
+    #[arg(long)]
+    pub(crate) rebuild: bool,
     /// Take what `lbx vendor` wrote into the store first.
     #[arg(long, value_name = "PATH")]
     pub(crate) from: Option<PathBuf>,

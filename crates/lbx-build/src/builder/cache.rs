@@ -29,6 +29,31 @@ pub(crate) struct Built {
     pub(crate) requires: BTreeMap<String, String>,
     /// What it asked for in vain.
     pub(crate) refused: BTreeSet<String>,
+    /// What came of a second build.
+    pub(crate) again: Again,
+}
+
+/// What came of a second build of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// There was none.
+    Never,
+    /// The same wheel.
+    Same,
+    /// Another one, and the first difference.
+    Differs(String),
+}
+
+impl Again {
+    /// Whether it was the same, if there was one.
+    pub(crate) fn reproducible(&self) -> Option<bool> {
+        (*self != Self::Never).then_some(*self == Self::Same)
+    }
+
+    /// The first difference, if there is one.
+    pub(crate) fn difference(&self) -> Option<String> {
+        if let Self::Differs(what) = self { Some(what.clone()) } else { None }
+    }
 }
 
 /// What is kept of it.
@@ -37,6 +62,11 @@ struct Kept {
     sha256: String,
     requires: BTreeMap<String, String>,
     refused: BTreeSet<String>,
+    /// None where it was built once.
+    #[serde(default)]
+    reproducible: Option<bool>,
+    #[serde(default)]
+    difference: Option<String>,
 }
 
 /// One word for all that can change a wheel.
@@ -80,14 +110,25 @@ pub(super) fn find(context: &Context, key: &str, source: &Source) -> Result<Opti
     let Ok(kept) = serde_json::from_slice::<Kept>(&text) else { return Ok(None) };
     let Ok(digest) = kept.sha256.parse::<Digest>() else { return Ok(None) };
     let wheel = context.wheels.get(digest).map_err(|error| Error::wheel(key, error))?;
-    let Kept { requires, refused, .. } = kept;
+    let Kept { requires, refused, reproducible, difference, .. } = kept;
+    let again = match (reproducible, difference) {
+        (_, Some(what)) => Again::Differs(what),
+        (Some(_), None) => Again::Same,
+        (None, None) => Again::Never,
+    };
     let (source, made) = (source.name.clone(), source.made.clone());
-    Ok(wheel.map(|wheel| Built { source, made, keys: Vec::new(), wheel, requires, refused }))
+    Ok(wheel.map(|wheel| Built { source, made, keys: Vec::new(), wheel, requires, refused, again }))
 }
 
 /// Keeps what was built.
 pub(super) fn keep(context: &Context, key: &str, built: &Built) -> Result<(), Error> {
     let (requires, refused) = (built.requires.clone(), built.refused.clone());
-    let kept = Kept { sha256: built.wheel.digest.to_string(), requires, refused };
+    let kept = Kept {
+        sha256: built.wheel.digest.to_string(),
+        requires,
+        refused,
+        reproducible: built.again.reproducible(),
+        difference: built.again.difference(),
+    };
     write(&context.ground.store, key, &kept)
 }

@@ -9,7 +9,7 @@ mod git;
 pub(crate) mod local;
 mod stand_in;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +17,7 @@ use lbx_index::{Exchange, Given};
 use lbx_sandbox::{Access, Bind, Spec, Tmpfs};
 use lbx_wheel::Wheel;
 
-pub(crate) use self::cache::{Built, take_kept};
+pub(crate) use self::cache::{Again, Built, take_kept};
 
 use crate::base::{self, Base};
 use crate::engine::Context;
@@ -207,7 +207,8 @@ impl Builder {
         if let Some(built) = slot.as_ref() {
             return Ok(built.clone());
         }
-        let kept = self.kept(source)?;
+        // Somebody who wants to know whether it can be built again wants it built.
+        let kept = if self.context.options.rebuild { None } else { self.kept(source)? };
         let built = if let Some(kept) = kept {
             kept
         } else {
@@ -268,6 +269,7 @@ impl Builder {
                 Attempt::Built(wheel) => {
                     let requires =
                         wheels.iter().map(|one| (one.filename.to_string(), one.digest.to_string()));
+                    let again = self.again(&within, source, &asked, &wheels, &wheel)?;
                     let refused = within.outcome().refused.clone();
                     return Ok(Built {
                         source: source.name.clone(),
@@ -276,6 +278,7 @@ impl Builder {
                         wheel,
                         requires: requires.collect(),
                         refused,
+                        again,
                     });
                 }
                 Attempt::Needs(needs) => {
@@ -285,6 +288,27 @@ impl Builder {
             }
         }
         Err(Error::BuildNeeds { source_name: source.name.clone() })
+    }
+
+    /// What comes of a second build, if one is asked for.
+    fn again(
+        &self,
+        errand: &Errand,
+        source: &Source,
+        asked: &BTreeSet<String>,
+        wheels: &[Arc<Wheel>],
+        first: &Wheel,
+    ) -> Result<Again, Error> {
+        if !self.context.options.rebuild {
+            return Ok(Again::Never);
+        }
+        let Attempt::Built(second) = self.attempt(errand, source, asked, wheels)? else {
+            return Ok(Again::Differs("the second time, the build needs something else".to_owned()));
+        };
+        let Some(what) = difference(first, &second) else { return Ok(Again::Same) };
+        let (set, source) = (errand.set, source.name.clone());
+        self.context.ground.tell(Event::NotReproducible { set, source, what: what.clone() });
+        Ok(Again::Differs(what))
     }
 
     /// Builds with what there is, or finds out what more is needed.
@@ -380,6 +404,32 @@ impl Builder {
             _ => Err(Error::NothingBuilt { source_name: source.name.clone() }),
         }
     }
+}
+
+/// The first difference between two builds of one source.
+fn difference(first: &Wheel, second: &Wheel) -> Option<String> {
+    if first.digest == second.digest {
+        return None;
+    }
+    if first.filename != second.filename {
+        return Some(format!("{} and then {}", first.filename, second.filename));
+    }
+    let files = |wheel: &Wheel| -> BTreeMap<String, [u8; 32]> {
+        wheel.files.iter().map(|file| (file.path.clone(), file.sha256)).collect()
+    };
+    let (one, two) = (files(first), files(second));
+    let paths: BTreeSet<&String> = one.keys().chain(two.keys()).collect();
+    // RECORD differs because something else does.
+    let differs =
+        |path: &&&String| one.get(**path) != two.get(**path) && !path.ends_with(".dist-info/RECORD");
+    let Some(path) = paths.iter().find(differs) else {
+        return Some("the same files, packed in another way".to_owned());
+    };
+    Some(match (one.get(*path), two.get(*path)) {
+        (Some(_), Some(_)) => format!("{path} has other bytes"),
+        (Some(_), None) => format!("{path} is missing the second time"),
+        _ => format!("{path} is there the second time only"),
+    })
 }
 
 enum Attempt {

@@ -70,7 +70,8 @@ fn options(
     let limits = build.limits.with_defaults();
     let (offline, locked) = (build.place.offline, build.locked);
     let from = build.from.as_ref().map(|from| environment.current_dir.join(from));
-    Ok(Options { destination, offline, locked, from, limits, source_date_epoch: epoch(environment)? })
+    let (rebuild, source_date_epoch) = (build.rebuild, epoch(environment)?);
+    Ok(Options { destination, offline, locked, rebuild, from, limits, source_date_epoch })
 }
 
 /// `SOURCE_DATE_EPOCH` as a number: the specification has it end the program when it is none.

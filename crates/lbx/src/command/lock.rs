@@ -32,6 +32,7 @@ fn try_run(output: &Arc<Output>, lock: &Lock, environment: &Environment) -> Resu
         destination: Destination::Folder(project.root.join("dist")),
         offline: lock.place.offline,
         locked: false,
+        rebuild: false,
         from: None,
         limits: lock.limits.with_defaults(),
         source_date_epoch: None,

@@ -32,6 +32,7 @@ fn try_run(output: &Arc<Output>, vendor: &Vendor, environment: &Environment) -> 
         destination: Destination::Folder(project.root.join("dist")),
         offline: vendor.place.offline,
         locked: true,
+        rebuild: false,
         from: None,
         limits: vendor.limits.with_defaults(),
         source_date_epoch: None,

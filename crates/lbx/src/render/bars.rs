@@ -136,6 +136,7 @@ impl Renderer for Bars {
             Event::Isolated { .. }
             | Event::ImageReady { .. }
             | Event::Unlocked { .. }
+            | Event::NotReproducible { .. }
             | Event::LockWritten { .. }
             | Event::ResolveRefused { .. } => {
                 if let Some(line) = state.names.line(event, false) {

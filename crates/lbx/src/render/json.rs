@@ -47,6 +47,9 @@ fn value(event: &Event) -> Value {
         Event::LockWritten { path, packages, changes } => {
             json!({"reason": "lock-written", "path": path, "packages": packages, "changes": changes})
         }
+        Event::NotReproducible { set, source, what } => {
+            json!({"reason": "not-reproducible", "set": set, "source": source, "what": what})
+        }
         Event::ResolveStarted { set, lock } => json!({"reason": "resolve-started", "set": set, "lock": lock}),
         Event::ResolveLine { set, line } => json!({"reason": "resolve-line", "set": set, "line": line}),
         Event::ResolveRefused { set, what } => json!({"reason": "resolve-refused", "set": set, "what": what}),

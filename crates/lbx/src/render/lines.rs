@@ -84,6 +84,9 @@ impl Names {
                     ),
                 })
             }
+            Event::NotReproducible { source, what, .. } => {
+                Some(format!("not reproducible: {}: {}", printable(source), printable(what)))
+            }
             Event::ResolveStarted { set, lock: None } => Some(format!("pip: {}", name(&self.sets, *set))),
             Event::ResolveStarted { set, lock: Some(lock) } => {
                 Some(format!("lock: {}: {}", name(&self.sets, *set), printable(lock)))

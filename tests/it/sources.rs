@@ -5,9 +5,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lbx_testkit::command::{Home, run};
-use lbx_testkit::index;
+use lbx_testkit::images::{Layer, Tar};
 use lbx_testkit::stub::Stub;
 use lbx_testkit::wheels::{Wheel, sdist};
+use lbx_testkit::{index, standin};
 use serde_json::Value;
 
 use crate::support::{HEAD, image, lbx_shared, nothing_left};
@@ -274,6 +275,42 @@ fn what_is_built_twice_is_the_same_or_the_difference_is_named() {
     // It is remembered.
     assert_eq!(runs(&succeeds(&mut build(&home, &image, &index))), 0);
     assert_eq!(seen(&built(&home)), expected);
+}
+
+#[test]
+fn sources_are_built_in_the_image_that_is_named_for_them_and_nothing_else_is() {
+    let Some(image) = image() else { return };
+    let layer = Layer::gzip(&Tar::new().file("opt/compiler", 0o644, b"a compiler").finish());
+    let Some(with_compiler) = standin::with_layer("python3.11", "with-compiler", &layer) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let backend =
+        format!("import os\nopen('seen.py', 'w').write(str(os.path.exists('/opt/compiler'))){BACKEND}");
+    let backend = backend.replace("seen.py", "NAME_seen.py");
+    for name in ["c_ext", "plain"] {
+        let pyproject = pyproject(name, "1.0", "");
+        let backend = backend.replace("NAME", name);
+        let files = [("pyproject.toml", pyproject.as_str()), ("backend.py", &backend), ("a", &unique(name))];
+        sdist(folder.path(), name, "1.0", &files);
+    }
+    let index = index::serve(folder.path());
+    let seen = |home: &Home, name: &str| {
+        let zip = fs_err::File::open(home.project().join("app/dist/app.zip")).unwrap();
+        let mut zip = zip::ZipArchive::new(zip).unwrap();
+        std::io::read_to_string(zip.by_name(&format!("{name}_seen.py")).unwrap()).unwrap()
+    };
+    let functions = "[functions.app]\nsource = \"src\"\nrequirements = [\"r.txt\"]\n";
+    for (setting, expected) in [
+        (format!("[build.C-Ext]\nimage = \"{with_compiler}\"\n"), ["True", "False"]),
+        (format!("build-image = \"{with_compiler}\"\n"), ["True", "True"]),
+        (String::new(), ["False", "False"]),
+    ] {
+        let home = project("c_ext\nplain\n");
+        home.write("app/lbx.toml", format!("{HEAD}{setting}{functions}"));
+        succeeds(&mut build(&home, &image, &index));
+        assert_eq!(["c_ext", "plain"].map(|name| seen(&home, name)), expected, "{setting}");
+        let report = report(&home);
+        assert_eq!(report["image"]["reference"], image, "the image is the runtime's");
+    }
 }
 
 #[test]

@@ -211,6 +211,8 @@ pub enum Error {
         output: String,
         /// What to do about the limit that it met, if it met one.
         met: Option<String>,
+        /// The image of the runtime that has compilers.
+        build_image: String,
     },
     /// A lock was demanded, and there is none that can be used.
     #[error("{lock} cannot be used: {why}")]
@@ -610,8 +612,8 @@ impl Error {
             Self::Git { url, .. } => Some(format!(
                 "your own git is asked, and cannot ask you: `GIT_TERMINAL_PROMPT=0 git ls-remote {url}` must work"
             )),
-            Self::Build { source_name, output, met, .. } => {
-                met.clone().or_else(|| pip::build_hint(source_name, output))
+            Self::Build { source_name, output, met, build_image, .. } => {
+                met.clone().or_else(|| pip::build_hint(source_name, build_image, output))
             }
             Self::Vendor { .. } => Some("`lbx vendor` writes it anew, where there is a network".to_owned()),
             Self::VendorInTheWay { .. } => Some("name one that does not exist yet".to_owned()),

@@ -25,14 +25,17 @@ pub(crate) fn hint(output: &str) -> Option<String> {
 }
 
 /// The advice that belongs to what the build of one source said.
-pub(crate) fn build_hint(source: &str, output: &str) -> Option<String> {
+pub(crate) fn build_hint(source: &str, build_image: &str, output: &str) -> Option<String> {
+    let instead = format!(
+        "pin a version that has a wheel, or let lbx.toml have `build-image = \"{build_image}\"` in [project]"
+    );
     match compiler(output)? {
         Compiler::Missing => Some(format!(
-            "{source} needs a compiler{}, which the image lacks: {ELSEWHERE}",
+            "{source} needs a compiler{}, which the image lacks: {instead}",
             tool(output).map(|tool| format!(" (`{tool}`)")).unwrap_or_default()
         )),
         Compiler::Fails => Some(format!(
-            "{source} does not compile in this image, which may lack a header or a library: {ELSEWHERE}"
+            "{source} does not compile in this image, which may lack a header or a library: {instead}"
         )),
     }
 }

@@ -63,6 +63,8 @@ pub struct Runtime {
     pub python: String,
     /// The image that Lambda publishes for it.
     pub image: String,
+    /// The image of it that has compilers and headers, for what has to be built from source.
+    pub build_image: String,
     /// Where that image keeps its interpreter.
     pub interpreter: String,
     /// The operating system under it, for people.
@@ -128,6 +130,7 @@ mod tests {
         for runtime in runtimes {
             assert_eq!(runtime.runtime, format!("python{}", runtime.python));
             assert!(runtime.image.ends_with(&format!(":{}", runtime.python)), "{}", runtime.image);
+            assert!(runtime.build_image.contains(&format!("build-python{}:", runtime.python)));
             assert!(runtime.interpreter.ends_with(&runtime.runtime), "{}", runtime.interpreter);
             assert!(runtime.python_version() >= (3, 9) && runtime.glibc_version() >= (2, 26));
             assert!(runtime.deprecated < runtime.block_update, "{}", runtime.runtime);

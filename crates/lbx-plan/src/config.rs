@@ -27,6 +27,9 @@ pub struct Config {
     /// The layers to build, by name; each becomes `dist/NAME.zip`.
     #[serde(default)]
     pub layers: BTreeMap<At<String>, Layer>,
+    /// How single packages are built, by name.
+    #[serde(default)]
+    pub build: BTreeMap<At<String>, Build>,
     /// The package indexes, in place of those that `pip.conf` and `PIP_*` name; the first one is pip's `index-url`, the
     /// others are its `extra-index-url`.
     #[serde(default)]
@@ -56,6 +59,9 @@ pub struct Project {
     pub arch: Architecture,
     /// The image to build in, in place of the runtime's own.
     pub image: Option<At<String>>,
+    /// The image to build source distributions, local projects and repositories in, in place of `image`: one with
+    /// compilers.
+    pub build_image: Option<At<String>>,
     /// What it means that several package indexes have a project.
     #[serde(default)]
     pub index_strategy: IndexStrategy,
@@ -71,6 +77,14 @@ pub enum IndexStrategy {
     BestMatch,
     /// The first one that has the project is the only one that is asked for it.
     FirstMatch,
+}
+
+/// `[build.NAME]`: how the package NAME is built, when it is built from a source distribution.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Build {
+    /// The image to build it in.
+    pub image: At<String>,
 }
 
 /// `[[index]]`: one package index.

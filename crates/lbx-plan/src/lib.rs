@@ -29,7 +29,7 @@ mod requirements;
 
 pub use catalog::{Architecture, Runtime};
 pub use config::{
-    Config, ConfigError, Defaults, Function, Index, IndexStrategy, Layer, Origin, Project, json_schema,
+    Build, Config, ConfigError, Defaults, Function, Index, IndexStrategy, Layer, Origin, Project, json_schema,
 };
 pub use encoding::{EncodingError, decode};
 pub use hidden::Hidden;

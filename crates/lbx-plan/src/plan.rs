@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::catalog::{Architecture, Runtime};
-use crate::config::{Config, ConfigError, Function, Layer, distance};
+use crate::config::{Build, Config, ConfigError, Function, Layer, distance};
 use crate::hidden::Hidden;
 use crate::position::At;
 use crate::requirements::{PlaceOption, RequirementFiles, RequirementsError};
@@ -22,6 +22,10 @@ pub struct Plan {
     pub arch: Architecture,
     /// The image to build in.
     pub image: String,
+    /// The image to build sources in, where it is another one.
+    pub build_image: Option<String>,
+    /// The images for single packages, by normalised name.
+    pub build_images: BTreeMap<String, String>,
     /// The sets of dependencies, each resolved once however many artifacts use it.
     pub sets: Vec<DependencySet>,
     /// The artifacts, in the order of their names.
@@ -193,6 +197,12 @@ impl ImageChoice {
 }
 
 impl Plan {
+    /// The image that a package is built in; its name is known where it comes from an index.
+    pub fn build_image(&self, name: Option<&str>) -> &str {
+        let own = name.and_then(|name| self.build_images.get(&crate::locks::normalized(name)));
+        own.or(self.build_image.as_ref()).unwrap_or(&self.image)
+    }
+
     /// Where its commands run.
     pub fn image_choice(&self) -> ImageChoice {
         ImageChoice { runtime: self.runtime.clone(), arch: self.arch, image: self.image.clone() }
@@ -203,8 +213,19 @@ impl Plan {
     pub fn new(config: &Config, files: &RequirementFiles, overrides: &Overrides) -> Result<Self, PlanError> {
         check_names(config)?;
         let ImageChoice { runtime, arch, image } = ImageChoice::new(config, overrides)?;
-        let mut plan =
-            Self { runtime, arch, image, sets: Vec::new(), artifacts: Vec::new(), not_selected: Vec::new() };
+        let image_of = |(name, build): (&At<String>, &Build)| {
+            (crate::locks::normalized(name), build.image.value.clone())
+        };
+        let mut plan = Self {
+            runtime,
+            arch,
+            image,
+            build_image: config.project.build_image.as_ref().map(|image| image.value.clone()),
+            build_images: config.build.iter().map(image_of).collect(),
+            sets: Vec::new(),
+            artifacts: Vec::new(),
+            not_selected: Vec::new(),
+        };
         let selected = selected(config, &overrides.names)?;
         let mut all = Vec::new();
         for (name, function) in &config.functions {

@@ -6,6 +6,7 @@
 
 mod cache;
 mod git;
+mod kitchen;
 pub(crate) mod local;
 mod stand_in;
 
@@ -18,6 +19,7 @@ use lbx_sandbox::{Access, Bind, Spec, Tmpfs};
 use lbx_wheel::Wheel;
 
 pub(crate) use self::cache::{Again, Built, take_kept};
+use self::kitchen::{Kitchen, Kitchens};
 
 use crate::base::{self, Base};
 use crate::engine::Context;
@@ -95,8 +97,7 @@ pub(crate) enum Made {
 /// Builds what has to be built, each source once.
 pub(crate) struct Builder {
     context: Arc<Context>,
-    site: Site,
-    base: Base,
+    kitchens: Kitchens,
     indexes: Arc<Indexes>,
     /// By key. Whoever comes second waits for the first.
     done: Mutex<HashMap<String, Arc<Mutex<Option<Built>>>>>,
@@ -146,7 +147,7 @@ impl Errand {
 impl Builder {
     /// Gets ready.
     pub(crate) fn new(context: Arc<Context>, site: Site, base: Base, indexes: Arc<Indexes>) -> Arc<Self> {
-        Arc::new(Self { context, site, base, indexes, done: Mutex::default() })
+        Arc::new(Self { context, kitchens: Kitchens::new(site, base), indexes, done: Mutex::default() })
     }
 
     pub(crate) fn context(&self) -> &Context {
@@ -154,11 +155,11 @@ impl Builder {
     }
 
     pub(crate) fn site(&self) -> &Site {
-        &self.site
+        &self.kitchens.own().site
     }
 
     pub(crate) fn base(&self) -> &Base {
-        &self.base
+        &self.kitchens.own().base
     }
 
     pub(crate) fn indexes(&self) -> &Indexes {
@@ -198,7 +199,7 @@ impl Builder {
                 errand.chain.iter().chain([&source.name]).cloned().collect::<Vec<_>>().join(", which needs ");
             return Err(Error::BuildLoop { chain });
         }
-        let key = self.key(source);
+        let key = self.key(source)?;
         let slot = {
             let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(done.entry(key.clone()).or_default())
@@ -222,7 +223,7 @@ impl Builder {
 
     /// The wheel that was kept of a source, if one was.
     pub(crate) fn kept(&self, source: &Source) -> Result<Option<Built>, Error> {
-        let key = self.key(source);
+        let key = self.key(source)?;
         Ok(cache::find(&self.context, &key, source)?.map(|kept| Built { keys: vec![key], ..kept }))
     }
 
@@ -234,7 +235,7 @@ impl Builder {
         work: &Path,
     ) -> Result<Built, Error> {
         let named = git::commit(url)?;
-        let key = self.key(&named);
+        let key = self.key(&named)?;
         if let Some(kept) = cache::find(&self.context, &key, &named)? {
             return Ok(Built { keys: vec![key], ..kept });
         }
@@ -244,20 +245,31 @@ impl Builder {
         Ok(built)
     }
 
-    fn key(&self, source: &Source) -> String {
-        let backend = self.site.isolation.backend;
-        cache::key(&[
+    fn kitchen(&self, source: &Source) -> Result<Arc<Kitchen>, Error> {
+        self.kitchens.of(&self.context, source, self.indexes.runtime())
+    }
+
+    /// The images that sources were built in besides the runtime's own.
+    pub(crate) fn build_images(&self) -> Vec<Arc<Kitchen>> {
+        self.kitchens.others()
+    }
+
+    fn key(&self, source: &Source) -> Result<String, Error> {
+        let kitchen = self.kitchen(source)?;
+        let Kitchen { site, base } = &*kitchen;
+        let backend = site.isolation.backend;
+        Ok(cache::key(&[
             &source.sha256,
             &source.subdirectory,
             source.version.as_deref().unwrap_or_default(),
-            self.base.image.manifest_digest.as_str(),
+            base.image.manifest_digest.as_str(),
             self.context.plan.arch.machine(),
-            &self.base.interpreter,
+            &base.interpreter,
             // Where the build sees paths, it may keep them.
             if backend.changes_root() { "" } else { backend.name() },
             SCRIPT,
             SHIM,
-        ])
+        ]))
     }
 
     fn build(self: &Arc<Self>, errand: &Errand, source: &Source) -> Result<Built, Error> {
@@ -274,7 +286,7 @@ impl Builder {
                     return Ok(Built {
                         source: source.name.clone(),
                         made: source.made.clone(),
-                        keys: vec![self.key(source)],
+                        keys: vec![self.key(source)?],
                         wheel,
                         requires: requires.collect(),
                         refused,
@@ -324,17 +336,18 @@ impl Builder {
             context.ground.store.scratch().map_err(|error| Error::image(&context.plan.image, error))?;
         let out = resolve::folder(&scratch.path("build"), "out")?;
         let serving = self.indexes.refuse(errand.set)?;
-        let mut spec = self.spec(source, asked, wheels, &out);
-        spec.network = serving.network(&self.site);
+        let kitchen = self.kitchen(source)?;
+        let mut spec = spec(&kitchen, source, asked, wheels, &out);
+        spec.network = serving.network(&kitchen.site);
         spec.env.extend(serving.proxy_environment());
-        let mut output = base::run(&self.site, &spec, Some(&serving), &|line| {
+        let mut output = base::run(&kitchen.site, &spec, Some(&serving), &|line| {
             let line = format!("{}: {}", source.name, serving.for_people(line));
             context.ground.tell(Event::ResolveLine { set: errand.set, line });
         })?;
         output.text = serving.for_people(&output.text);
         self.note_refused(errand, source, &serving.taken());
         if !output.ended.success() {
-            return Err(self.failed(source, &output, &out));
+            return Err(failed(&kitchen.site, source, &output, &out));
         }
         self.outcome(source, &out)
     }
@@ -346,46 +359,6 @@ impl Builder {
             self.context.ground.tell(Event::ResolveRefused { set: errand.set, what: what.clone() });
         }
         errand.outcome().refused.extend(all);
-    }
-
-    fn spec(&self, source: &Source, asked: &BTreeSet<String>, wheels: &[Arc<Wheel>], out: &Path) -> Spec {
-        let ending =
-            if source.path.is_dir() { String::new() } else { format!("/{}", file_name(&source.name)) };
-        let place = format!("{SOURCE}{ending}");
-        let program = [&self.base.interpreter, "-u", "/lbx/build.py", "env"];
-        let arguments = [&place, &source.subdirectory, REQUIRES, WORK, resolve::OUT, SHIM_FOLDER];
-        let mut spec =
-            Spec::new(self.base.root.clone(), program.into_iter().chain(arguments).map(str::to_owned));
-        spec.env = resolve::build_environment(&self.base);
-        let asked: Vec<&String> = asked.iter().collect();
-        spec.env.push(("LBX_ASKED".to_owned(), serde_json::to_string(&asked).unwrap_or_default()));
-        // What asks git for its version, where there is neither git nor history.
-        for name in ["SETUPTOOLS_SCM_PRETEND_VERSION", "PBR_VERSION"] {
-            spec.env.extend(source.version.iter().map(|version| (name.to_owned(), version.clone())));
-        }
-        spec.files.push(resolve::file("/lbx/build.py".to_owned(), SCRIPT.as_bytes().to_vec()));
-        spec.files.push(resolve::file(format!("{SHIM_FOLDER}/sitecustomize.py"), SHIM.as_bytes().to_vec()));
-        spec.tmpfs.push(Tmpfs { target: WORK.to_owned(), mode: 0o755, size: None });
-        let mut bind = |source: &Path, target: String, access| {
-            spec.binds.push(Bind { source: source.to_owned(), target, access });
-        };
-        bind(&source.path, place, Access::ReadOnly);
-        bind(out, resolve::OUT.to_owned(), Access::ReadWrite);
-        for wheel in wheels {
-            bind(wheel.path(), format!("{REQUIRES}/{}", wheel.filename), Access::ReadOnly);
-        }
-        spec
-    }
-
-    fn failed(&self, source: &Source, output: &base::Output, out: &Path) -> Error {
-        let (limits, site) = (&self.site.limits, &self.site);
-        let room = site.isolation.backend.mounts_memory().then(|| lbx_sandbox::room_in(out)).flatten();
-        Error::Build {
-            source_name: source.name.clone(),
-            how: base::how(&output.ended),
-            met: output.ended.hint(&output.text, limits, room),
-            output: output.text.clone(),
-        }
     }
 
     /// What is in the output folder, now that nothing can change it any more.
@@ -403,6 +376,52 @@ impl Builder {
             }
             _ => Err(Error::NothingBuilt { source_name: source.name.clone() }),
         }
+    }
+}
+
+fn spec(
+    kitchen: &Kitchen,
+    source: &Source,
+    asked: &BTreeSet<String>,
+    wheels: &[Arc<Wheel>],
+    out: &Path,
+) -> Spec {
+    let ending = if source.path.is_dir() { String::new() } else { format!("/{}", file_name(&source.name)) };
+    let place = format!("{SOURCE}{ending}");
+    let program = [&kitchen.base.interpreter, "-u", "/lbx/build.py", "env"];
+    let arguments = [&place, &source.subdirectory, REQUIRES, WORK, resolve::OUT, SHIM_FOLDER];
+    let mut spec =
+        Spec::new(kitchen.base.root.clone(), program.into_iter().chain(arguments).map(str::to_owned));
+    spec.env = resolve::build_environment(&kitchen.base);
+    let asked: Vec<&String> = asked.iter().collect();
+    spec.env.push(("LBX_ASKED".to_owned(), serde_json::to_string(&asked).unwrap_or_default()));
+    // What asks git for its version, where there is neither git nor history.
+    for name in ["SETUPTOOLS_SCM_PRETEND_VERSION", "PBR_VERSION"] {
+        spec.env.extend(source.version.iter().map(|version| (name.to_owned(), version.clone())));
+    }
+    spec.files.push(resolve::file("/lbx/build.py".to_owned(), SCRIPT.as_bytes().to_vec()));
+    spec.files.push(resolve::file(format!("{SHIM_FOLDER}/sitecustomize.py"), SHIM.as_bytes().to_vec()));
+    spec.tmpfs.push(Tmpfs { target: WORK.to_owned(), mode: 0o755, size: None });
+    let mut bind = |source: &Path, target: String, access| {
+        spec.binds.push(Bind { source: source.to_owned(), target, access });
+    };
+    bind(&source.path, place, Access::ReadOnly);
+    bind(out, resolve::OUT.to_owned(), Access::ReadWrite);
+    for wheel in wheels {
+        bind(wheel.path(), format!("{REQUIRES}/{}", wheel.filename), Access::ReadOnly);
+    }
+    spec
+}
+
+fn failed(site: &Site, source: &Source, output: &base::Output, out: &Path) -> Error {
+    let limits = &site.limits;
+    let room = site.isolation.backend.mounts_memory().then(|| lbx_sandbox::room_in(out)).flatten();
+    Error::Build {
+        source_name: source.name.clone(),
+        how: base::how(&output.ended),
+        met: output.ended.hint(&output.text, limits, room),
+        output: output.text.clone(),
+        build_image: site.choice.runtime.build_image.clone(),
     }
 }
 

@@ -48,7 +48,8 @@ struct Manifest {
     /// The catalogue's entry.
     runtime: Runtime,
     arch: String,
-    image: ImageEntry,
+    /// The image of the runtime, and those that sources are built in.
+    images: Vec<ImageEntry>,
     files: Vec<FileEntry>,
 }
 
@@ -128,10 +129,11 @@ type Sources = BTreeMap<String, Source>;
 
 fn sources(context: &Context, builder: &Builder, sets: &[ResolvedSet]) -> Result<Sources, Error> {
     let mut all = Sources::new();
-    let (image, store) = (&builder.base().image, &context.ground.store);
-    let failed = |source| Error::image(&context.plan.image, source);
-    for digest in image.blobs(store).map_err(failed)? {
-        all.insert(format!("image/sha256/{}", digest.hex()), Source::File(store.blob_path(&digest)));
+    let store = &context.ground.store;
+    for (reference, image) in images(context, builder) {
+        for digest in image.blobs(store).map_err(|source| Error::image(&reference, source))? {
+            all.insert(format!("image/sha256/{}", digest.hex()), Source::File(store.blob_path(&digest)));
+        }
     }
     for set in sets {
         for wheel in &set.wheels {
@@ -151,6 +153,14 @@ fn sources(context: &Context, builder: &Builder, sets: &[ResolvedSet]) -> Result
     Ok(all)
 }
 
+/// The images that were used, by what they are called.
+fn images(context: &Context, builder: &Builder) -> Vec<(String, lbx_image::Image)> {
+    let own = (context.plan.image.clone(), builder.base().image.clone());
+    let others = builder.build_images();
+    let others = others.iter().map(|one| (one.site.choice.image.clone(), one.base.image.clone()));
+    [own].into_iter().chain(others).collect()
+}
+
 impl Source {
     fn open(&self) -> Result<Box<dyn Read + '_>, Error> {
         Ok(match self {
@@ -161,7 +171,6 @@ impl Source {
 }
 
 fn manifest(context: &Context, builder: &Builder, sources: &Sources) -> Result<Manifest, Error> {
-    let image = &builder.base().image;
     let files = sources.iter().map(|(path, source)| {
         let (size, sha256) = copy(&mut *source.open()?, &mut std::io::sink())?;
         Ok(FileEntry { path: path.clone(), size, sha256 })
@@ -171,10 +180,13 @@ fn manifest(context: &Context, builder: &Builder, sources: &Sources) -> Result<M
         lbx: env!("CARGO_PKG_VERSION").to_owned(),
         runtime: context.plan.runtime.clone(),
         arch: context.plan.arch.lambda().to_owned(),
-        image: ImageEntry {
-            reference: context.plan.image.clone(),
-            digest: image.index_digest.as_ref().unwrap_or(&image.manifest_digest).to_string(),
-        },
+        images: images(context, builder)
+            .into_iter()
+            .map(|(reference, image)| {
+                let digest = image.index_digest.unwrap_or(image.manifest_digest).to_string();
+                ImageEntry { reference, digest }
+            })
+            .collect(),
         files: files.collect::<Result<_, Error>>()?,
     })
 }

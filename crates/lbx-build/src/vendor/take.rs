@@ -141,9 +141,12 @@ impl Taking<'_> {
     }
 
     fn tag(&self, manifest: &Manifest) -> Result<(), Error> {
-        let wrong = |_| self.wrong("its image cannot be understood");
-        let reference = Reference::parse(&manifest.image.reference).map_err(wrong)?;
-        let digest = lbx_image::Digest::parse(&manifest.image.digest).map_err(wrong)?;
-        self.store.import_tag(&reference, &digest).map_err(Error::store)
+        for image in &manifest.images {
+            let wrong = |_| self.wrong(format!("its image {} cannot be understood", image.reference));
+            let reference = Reference::parse(&image.reference).map_err(wrong)?;
+            let digest = lbx_image::Digest::parse(&image.digest).map_err(wrong)?;
+            self.store.import_tag(&reference, &digest).map_err(Error::store)?;
+        }
+        Ok(())
     }
 }

@@ -230,7 +230,7 @@ pub fn read(lock: Text<'_>, environment: &Environment) -> Result<Locked, Require
 }
 
 /// A name as indexes compare names: runs of `-`, `_` and `.` are one `-`, and case does not count.
-fn normalized(name: &str) -> String {
+pub(crate) fn normalized(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for character in name.chars() {
         if matches!(character, '-' | '_' | '.') {

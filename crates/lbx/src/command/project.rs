@@ -40,11 +40,13 @@ pub(super) fn stand_in(output: &Output, place: &Place) -> Config {
             runtime: At::nowhere(runtime),
             arch: place.arch.unwrap_or_default(),
             image: None,
+            build_image: None,
             index_strategy: lbx_plan::IndexStrategy::default(),
         },
         defaults: Defaults::default(),
         functions: BTreeMap::new(),
         layers: BTreeMap::new(),
+        build: BTreeMap::new(),
         index: Vec::new(),
         origin: lbx_plan::Origin::default(),
     }

@@ -3,8 +3,11 @@
 //! Facts that the cloud changes (deprecation dates, image names) live in those files, so that a new
 //! runtime is a new file and a line in the table below.
 
+use std::fmt;
+
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, IntoDeserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The CPU that a function runs on, in Lambda's words.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
@@ -50,6 +53,87 @@ impl Architecture {
             "arm64" | "aarch64" => Some(Self::Arm64),
             _ => None,
         }
+    }
+}
+
+/// One CPU or several, each once, in the order in which they are named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Architectures(Vec<Architecture>);
+
+impl Architectures {
+    /// These; the usual one when there are none.
+    pub fn new(all: impl IntoIterator<Item = Architecture>) -> Self {
+        let mut each = Vec::new();
+        for one in all {
+            if !each.contains(&one) {
+                each.push(one);
+            }
+        }
+        if each.is_empty() { Self::default() } else { Self(each) }
+    }
+
+    /// The first one.
+    pub fn first(&self) -> Architecture {
+        self.0.first().copied().unwrap_or_default()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Architecture] {
+        &self.0
+    }
+}
+
+impl Default for Architectures {
+    fn default() -> Self {
+        Self(vec![Architecture::default()])
+    }
+}
+
+impl<'de> Deserialize<'de> for Architectures {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrMore)
+    }
+}
+
+/// Reads a name or a list of names, and says of each what is wrong with it.
+struct OneOrMore;
+
+impl<'de> Visitor<'de> for OneOrMore {
+    type Value = Architectures;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`x86_64`, `arm64`, or a list of both")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
+        Architecture::deserialize(name.into_deserializer()).map(|one| Architectures(vec![one]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(one) = names.next_element::<Architecture>()? {
+            all.push(one);
+        }
+        if all.is_empty() {
+            return Err(de::Error::invalid_length(0, &self));
+        }
+        Ok(Architectures::new(all))
+    }
+}
+
+impl JsonSchema for Architectures {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Architectures".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let one = generator.subschema_for::<Architecture>();
+        let many = generator.subschema_for::<Vec<Architecture>>();
+        schemars::json_schema!({ "anyOf": [one, many] })
     }
 }
 

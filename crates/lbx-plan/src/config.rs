@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::catalog::Architecture;
+use crate::catalog::Architectures;
 use crate::position::{At, Position};
 
 /// A whole `lbx.toml`.
@@ -54,9 +54,9 @@ pub struct Origin {
 pub struct Project {
     /// The Lambda runtime, such as `python3.11`.
     pub runtime: At<String>,
-    /// The CPU that the functions run on.
+    /// The CPU that the functions run on, or several: then each has a folder of its own for what is built.
     #[serde(default)]
-    pub arch: Architecture,
+    pub arch: Architectures,
     /// The image to build in, in place of the runtime's own.
     pub image: Option<At<String>>,
     /// The image to build source distributions, local projects and repositories in, in place of `image`: one with

@@ -27,7 +27,7 @@ mod position;
 pub mod prune;
 mod requirements;
 
-pub use catalog::{Architecture, Runtime};
+pub use catalog::{Architecture, Architectures, Runtime};
 pub use config::{
     Build, Config, ConfigError, Defaults, Function, Index, IndexStrategy, Layer, Origin, Project, json_schema,
 };

@@ -192,7 +192,7 @@ impl ImageChoice {
             (None, Some(image)) => image.value.clone(),
             (None, None) => runtime.image.clone(),
         };
-        Ok(Self { runtime, arch: overrides.arch.unwrap_or(config.project.arch), image })
+        Ok(Self { runtime, arch: overrides.arch.unwrap_or(config.project.arch.first()), image })
     }
 }
 

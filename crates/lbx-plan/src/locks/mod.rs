@@ -18,7 +18,7 @@ pub use self::covers::{Missing, covers};
 pub use self::environment::Environment;
 pub use self::hashed::is_hashed;
 pub use self::project::requirements;
-pub use self::pylock::{Entry, Origin, fingerprint, write};
+pub use self::pylock::{Entry, Origin, Resolved, fingerprint, write};
 
 use crate::hidden::Hidden;
 use crate::position::Position;

@@ -186,10 +186,18 @@ pub fn fingerprint(lines: &[Hidden]) -> String {
     hex::encode(hash.finalize())
 }
 
-/// The text of a lock. The same entries give the same text.
-pub fn write(entries: &[Entry], environment: &Environment, lines: &[Hidden]) -> String {
-    let mut sorted: Vec<&Entry> = entries.iter().collect();
-    sorted.sort_by(|left, right| left.name.cmp(&right.name));
+/// What one target gets.
+pub type Resolved = (Environment, Vec<Entry>);
+
+/// A package as it stands in a lock: what it is, and the targets that get it.
+struct Shared<'e> {
+    entry: &'e Entry,
+    /// Places of the targets, and what each takes.
+    takers: Vec<(usize, &'e Entry)>,
+}
+
+/// The text of a lock for these targets. The same entries give the same text.
+pub fn write(targets: &[Resolved], lines: &[Hidden]) -> String {
     let mut text = String::from(
         "# Made by `lbx lock` (PEP 751). `lbx build` installs exactly this; so does `pip install -r`, where pip reads locks.\n",
     );
@@ -197,15 +205,24 @@ pub fn write(entries: &[Entry], environment: &Environment, lines: &[Hidden]) -> 
         // A string takes whatever is written to it.
         let _ = writeln!(text, "{text_line}");
     };
+    let markers: Vec<String> = targets.iter().map(|(environment, _)| environment.marker()).collect();
     line("lock-version = \"1.0\"".to_owned());
-    line(format!("environments = [{}]", quoted(&environment.marker())));
+    line(format!(
+        "environments = [{}]",
+        markers.iter().map(|one| quoted(one)).collect::<Vec<_>>().join(", ")
+    ));
     line("created-by = \"lbx\"".to_owned());
-    for entry in sorted {
+    for package in shared(targets) {
         line(String::new());
         line("[[packages]]".to_owned());
-        line(format!("name = {}", quoted(&entry.name)));
-        line(format!("version = {}", quoted(&entry.version)));
-        for one in origin(&entry.origin) {
+        line(format!("name = {}", quoted(&package.entry.name)));
+        line(format!("version = {}", quoted(&package.entry.version)));
+        if package.takers.len() < targets.len() {
+            let some: Vec<String> =
+                package.takers.iter().map(|(index, _)| format!("({})", markers[*index])).collect();
+            line(format!("marker = {}", quoted(&some.join(" or "))));
+        }
+        for one in origin(&package) {
             line(one);
         }
     }
@@ -215,16 +232,52 @@ pub fn write(entries: &[Entry], environment: &Environment, lines: &[Hidden]) -> 
     text
 }
 
-fn origin(origin: &Origin) -> Vec<String> {
-    match origin {
-        Origin::Index { index, file } => {
+/// The packages of all targets, by name and version; what is the same stands there once.
+fn shared(targets: &[Resolved]) -> Vec<Shared<'_>> {
+    let mut all: Vec<Shared<'_>> = Vec::new();
+    for (index, (_, entries)) in targets.iter().enumerate() {
+        for entry in entries {
+            match all.iter_mut().find(|known| known.entry.is_like(entry)) {
+                Some(known) => known.takers.push((index, entry)),
+                None => all.push(Shared { entry, takers: vec![(index, entry)] }),
+            }
+        }
+    }
+    all.sort_by(|left, right| {
+        let key = |one: &Shared<'_>| (one.entry.name.clone(), one.takers.first().map(|(index, _)| *index));
+        key(left).cmp(&key(right))
+    });
+    all
+}
+
+impl Entry {
+    /// Whether it is the same package, of which a target may take another file.
+    fn is_like(&self, other: &Self) -> bool {
+        let same = self.name == other.name && self.version == other.version;
+        same && match (&self.origin, &other.origin) {
+            (Origin::Index { index: one, .. }, Origin::Index { index: two, .. }) => one == two,
+            (one, two) => one == two,
+        }
+    }
+}
+
+fn origin(package: &Shared<'_>) -> Vec<String> {
+    match &package.entry.origin {
+        Origin::Index { index, .. } => {
             let mut lines: Vec<String> =
                 index.iter().map(|index| format!("index = {}", quoted(index))).collect();
-            lines.push(if file.is_wheel() {
-                format!("wheels = [\n    {},\n]", inline(file))
-            } else {
-                format!("sdist = {}", inline(file))
-            });
+            let (mut wheels, mut sources): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+            for (_, entry) in &package.takers {
+                let Origin::Index { file, .. } = &entry.origin else { continue };
+                let list = if file.is_wheel() { &mut wheels } else { &mut sources };
+                if !list.contains(&inline(file)) {
+                    list.push(inline(file));
+                }
+            }
+            lines.extend(sources.first().map(|one| format!("sdist = {one}")));
+            if !wheels.is_empty() {
+                lines.push(format!("wheels = [\n    {},\n]", wheels.join(",\n    ")));
+            }
             lines
         }
         Origin::Archive(file) => {

@@ -78,7 +78,7 @@ fn a_lock_for_another_target_is_refused_in_words() {
         refused(path, lock, &young),
         "uv/uv.lock: the lock is for Python >=3.9, <3.14, and the runtime has 3.14"
     );
-    let own = write(&[], &environment("python3.11", Architecture::X86_64), &[]);
+    let own = write(&[(environment("python3.11", Architecture::X86_64), Vec::new())], &[]);
     assert_eq!(
         refused("pylock.toml", &own, &environment("python3.11", Architecture::Arm64)),
         "pylock.toml: the lock is for another target than Python 3.11 on aarch64"
@@ -220,9 +220,9 @@ fn what_is_written_is_read_back_and_the_same_each_time() {
     let here = environment("python3.12", Architecture::X86_64);
     let lines = [Hidden::new("a @ https://me:hush@h/a"), Hidden::new("z")];
     let mut all = entries();
-    let written = write(&all, &here, &lines);
+    let written = write(&[(here.clone(), all.clone())], &lines);
     all.reverse();
-    assert_eq!(write(&all, &here, &lines), written);
+    assert_eq!(write(&[(here.clone(), all)], &lines), written);
     assert!(!written.contains("hush"));
     let locked = read(text("in/pylock.toml", &written), &here).unwrap();
     let names: Vec<&str> = locked.packages.iter().map(|package| package.name.as_str()).collect();
@@ -230,6 +230,50 @@ fn what_is_written_is_read_back_and_the_same_each_time() {
     assert!(matches!(&locked.packages[2].source, Source::Path { path, .. } if path == "p \"q\""));
     assert_eq!(covers(&lines, &locked, &here), Ok(()));
     assert_eq!(covers(&lines[..1], &locked, &here), Err(Missing::Changed));
+}
+
+#[test]
+fn one_lock_has_what_several_targets_get() {
+    let targets = [Architecture::X86_64, Architecture::Arm64].map(|arch| environment("python3.12", arch));
+    let of_index = |name: &str, version: &str, file: &str| Entry {
+        name: name.into(),
+        version: version.into(),
+        origin: Origin::Index {
+            index: None,
+            file: File {
+                name: Some(file.into()),
+                sha256: hex::encode(Sha256::digest(file)),
+                ..File::default()
+            },
+        },
+    };
+    let x86 = vec![
+        of_index("fast", "1", "fast-1-cp312-cp312-manylinux2014_x86_64.whl"),
+        of_index("pure", "1", "pure-1-py3-none-any.whl"),
+        of_index("only", "1", "only-1-py3-none-any.whl"),
+        of_index("moved", "2", "moved-2-py3-none-any.whl"),
+        of_index("mixed", "1", "mixed-1-cp312-cp312-manylinux2014_x86_64.whl"),
+    ];
+    let arm = vec![
+        of_index("fast", "1", "fast-1-cp312-cp312-manylinux2014_aarch64.whl"),
+        of_index("pure", "1", "pure-1-py3-none-any.whl"),
+        of_index("moved", "1", "moved-1-py3-none-any.whl"),
+        of_index("mixed", "1", "mixed-1.tar.gz"),
+    ];
+    let written = write(&[(targets[0].clone(), x86.clone()), (targets[1].clone(), arm)], &[]);
+    assert_eq!(written.matches("[[packages]]").count(), 6, "{written}");
+    let names = |environment: &Environment| -> String {
+        let locked = read(text("pylock.toml", &written), environment).unwrap();
+        let one = |package: &Package| {
+            let Source::Files(files) = &package.source else { panic!() };
+            format!("{} {} {} ", package.name, package.version.clone().unwrap_or_default(), files.len())
+        };
+        locked.packages.iter().map(one).collect::<Vec<_>>().concat()
+    };
+    assert_eq!(names(&targets[0]), "fast 1 2 mixed 1 2 moved 2 1 only 1 1 pure 1 1 ");
+    assert_eq!(names(&targets[1]), "fast 1 2 mixed 1 2 moved 1 1 pure 1 1 ");
+    // For one target, there is nothing to tell apart.
+    assert!(!write(&[(targets[0].clone(), x86)], &[]).contains("\nmarker"));
 }
 
 #[test]

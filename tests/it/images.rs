@@ -120,7 +120,7 @@ fn programs_for_a_cpu_that_this_host_cannot_run_say_so() {
     let host = std::env::consts::ARCH;
     fails(
         &home,
-        &mut lbx(&home, &["build", "--runtime", "python3.11", "--arch", arch, "--image", &image]),
+        &mut lbx(&home, &["run", "--runtime", "python3.11", "--arch", arch, "--image", &image, "--", "true"]),
         IMAGE,
         &format!(
             "error: this host ({host}) cannot run the programs of the image `127.0.0.1:[PORT]/python:3.11`, which are for {arch}\n\

@@ -9,6 +9,7 @@
 //! | `requirements` | what pip refuses, and what is wrong with wheels |
 //! | `limits` | builds that use up what they may use |
 //! | `images` | what is wrong with a registry or an image |
+//! | `architectures` | building for another CPU, and for two at once |
 //! | `sources` | what has to be built: source distributions, local projects |
 //! | `git` | repositories: over HTTP and ssh, pinned, with submodules, offline |
 //! | `locks` | what `lbx lock` writes, and what builds make of locks |
@@ -21,6 +22,7 @@
 //!
 //! `support` runs the binary, `lambda` runs handlers as Lambda does.
 
+mod architectures;
 mod commands;
 mod configuration;
 mod doctor;

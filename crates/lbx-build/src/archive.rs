@@ -73,7 +73,7 @@ fn exclude(project: &Project, plan: &Plan, options: &Options) -> Vec<PathBuf> {
         exclude.push(folder.to_owned());
     }
     // What was brought along is no source either.
-    exclude.extend(options.from.clone());
+    exclude.extend(options.from.iter().chain(&options.aside).cloned());
     exclude
 }
 

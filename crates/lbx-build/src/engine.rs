@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lbx_image::{ProxyOptions, PullOptions, Reference, Store};
-use lbx_plan::{Architecture, Artifact, DependencySet, Plan};
+use lbx_plan::{Architecture, Artifact, DependencySet, ImageChoice, Plan};
 use lbx_sandbox::{Backend, Launcher, Level};
 use lbx_wheel::WheelStore;
 use tokio::runtime::Handle;
@@ -57,6 +57,8 @@ pub struct Options {
     pub locked: bool,
     /// Build all that has to be built anew, and twice, to see whether it comes to the same.
     pub rebuild: bool,
+    /// Folders that are no source, besides the one of the destination: those of other builds.
+    pub aside: Vec<PathBuf>,
     /// What `lbx vendor` wrote, to be taken into the store first.
     pub from: Option<PathBuf>,
     /// What each command in the sandbox may use.
@@ -107,6 +109,8 @@ pub(crate) struct Context {
     pub(crate) options: Options,
     /// The host.
     pub(crate) ground: Arc<Ground>,
+    /// The CPU of what runs here, which may be another one than the artifacts are for.
+    pub(crate) build_arch: Architecture,
     pub(crate) wheels: WheelStore,
     /// The sources and includes of every artifact of the plan.
     pub(crate) parts: Vec<Vec<Part>>,
@@ -215,13 +219,17 @@ pub(crate) fn prepare(
     let locks = locked::read(&project, &plan, options.locked)?;
     let is_locked = !locks.is_empty() && locks.iter().all(|lock| lock.locked.is_some());
     observer(planned(&plan, is_locked));
-    let ground = Ground::open(plan.image_choice(), host, options.limits, cancel, observer)?;
+    // What can be chosen for another CPU is chosen in an image for this one.
+    let build_arch = Architecture::parse(std::env::consts::ARCH).unwrap_or(plan.arch);
+    let choice = ImageChoice { arch: build_arch, ..plan.image_choice() };
+    let ground = Ground::open(choice, host, options.limits, cancel, observer)?;
     // Said of the whole store, and not of the first part of it that is written to.
     drop(ground.store.scratch().map_err(Error::store)?);
     let cache_dir = &ground.host.cache_dir;
     let wheels = WheelStore::open(&cache_dir.join("wheels"))
         .map_err(|source| Error::WheelStore(Box::new(source)).in_store(cache_dir, "wheels"))?;
-    let context = Context { project, plan, options, ground: Arc::new(ground), wheels, parts, locks };
+    let context =
+        Context { project, plan, options, ground: Arc::new(ground), build_arch, wheels, parts, locks };
     Ok(Workshop::new(Arc::new(context), places, Handle::current()))
 }
 
@@ -236,6 +244,7 @@ fn planned(plan: &Plan, is_locked: bool) -> Event {
     Event::Planned {
         sets: (0..plan.sets.len()).map(|set| users(plan, set)).collect(),
         artifacts: plan.artifacts.iter().map(|artifact| artifact.name.clone()).collect(),
+        arch: (plan.arch.machine() != std::env::consts::ARCH).then(|| plan.arch.lambda()),
         image: (!is_locked).then(|| plan.image.clone()),
     }
 }

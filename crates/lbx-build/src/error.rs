@@ -274,6 +274,18 @@ pub enum Error {
         /// Name and version in its metadata.
         found: String,
     },
+    /// What is built has code for the CPU of this host, and the artifact is for another one.
+    #[error("{source_name} must be built on {arch}")]
+    ForeignBuild {
+        /// A file's name, a path or an address.
+        source_name: String,
+        /// What came of it here.
+        wheel: String,
+        /// The CPU that is wanted, in Lambda's words.
+        arch: &'static str,
+        /// Why that cannot be done here.
+        source: Box<Error>,
+    },
     /// A source distribution of an index is an archive of another kind.
     #[error("cannot build {source_name}: only .tar.gz and .zip archives of an index are built")]
     SourceFormat {
@@ -562,6 +574,7 @@ impl Error {
             | Self::Git { .. }
             | Self::BuildNeeds { .. }
             | Self::SourceFormat { .. }
+            | Self::ForeignBuild { .. }
             | Self::NothingFits { .. }
             | Self::NoOrigin { .. }
             | Self::OtherPackage { .. }
@@ -615,6 +628,10 @@ impl Error {
             Self::Build { source_name, output, met, build_image, .. } => {
                 met.clone().or_else(|| pip::build_hint(source_name, build_image, output))
             }
+            Self::ForeignBuild { wheel, arch, .. } => Some(format!(
+                "it came to {wheel} here; pin a version that has a wheel for {arch}, build on such a host, or install \
+                 emulation for it (qemu-user-static with binfmt)"
+            )),
             Self::Vendor { .. } => Some("`lbx vendor` writes it anew, where there is a network".to_owned()),
             Self::VendorInTheWay { .. } => Some("name one that does not exist yet".to_owned()),
             Self::NothingToLock { .. } => {

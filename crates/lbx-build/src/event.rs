@@ -17,6 +17,8 @@ pub enum Event {
         sets: Vec<String>,
         /// The artifacts by name.
         artifacts: Vec<String>,
+        /// The CPU that it is for, in Lambda's words, where that is another one than this host's.
+        arch: Option<&'static str>,
         /// The image to build in; none where everything is locked, and perhaps nothing has to be built.
         image: Option<String>,
     },
@@ -88,7 +90,7 @@ pub enum Event {
         /// The lock that they are from; none when pip resolved.
         lock: Option<String>,
     },
-    /// A lock was made, and will be in its place when all are.
+    /// A lock is in its place.
     LockWritten {
         /// Its path, relative to the project.
         path: String,

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use lbx_plan::locks::{self, Entry, File, Locked, Origin};
+use lbx_plan::locks::{self, Entry, Environment, File, Locked, Origin, Resolved};
 use lbx_plan::{DependencySet, Hidden, Plan};
 use lbx_wheel::{Wheel, normalize_name};
 
@@ -40,41 +40,85 @@ pub struct LockWritten {
     pub changes: Vec<String>,
 }
 
-/// Resolves every set of `plan`, and writes the lock of each. Either all are written or none.
+/// Resolves every set of every plan, of which there is one for each target, and writes the lock of each set. Either all
+/// are written or none.
 pub async fn lock(
     project: Project,
-    plan: Plan,
+    plans: Vec<Plan>,
     host: Host,
     options: Options,
     upgrade: Upgrade,
     cancel: &Cancel,
     observer: &Observer,
 ) -> Result<Vec<LockWritten>, Error> {
-    if plan.sets.iter().all(|set| set.locked_by.is_some()) {
-        return Err(Error::NothingToLock {
-            locks: plan.sets.into_iter().filter_map(|set| set.locked_by).collect(),
-        });
+    let locks: Vec<String> =
+        plans.iter().flat_map(|plan| &plan.sets).filter_map(|set| set.locked_by.clone()).collect();
+    if plans.iter().flat_map(|plan| &plan.sets).all(|set| set.locked_by.is_some()) {
+        return Err(Error::NothingToLock { locks });
     }
-    let workshop = engine::prepare(project, plan, host, options, cancel, observer)?;
-    workshop.open().await?;
-    let work = tokio::task::spawn_blocking(move || lock_in(&workshop, &upgrade));
-    work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    let mut targets = Vec::new();
+    for plan in plans {
+        let (project, host, options) = (project.clone(), host.clone(), options.clone());
+        let workshop = engine::prepare(project, plan, host, options, cancel, observer)?;
+        workshop.open().await?;
+        let upgrade = upgrade.clone();
+        let work = tokio::task::spawn_blocking(move || target(&workshop, &upgrade));
+        targets.push(work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
+    }
+    cancel.check()?;
+    let made = written(&targets);
+    let staged = made.iter().map(|(text, written)| stage(&project.root.join(&written.path), text));
+    for (file, (_, written)) in staged.collect::<Result<Vec<_>, Error>>()?.into_iter().zip(&made) {
+        file.persist(project.root.join(&written.path)).map_err(|error| error.error)?;
+        let LockWritten { path, packages, changes } = written.clone();
+        observer(Event::LockWritten { path, packages, changes });
+    }
+    Ok(made.into_iter().map(|(_, written)| written).collect())
 }
 
-fn lock_in(workshop: &Arc<Workshop>, upgrade: &Upgrade) -> Result<Vec<LockWritten>, Error> {
+/// What one target comes to.
+struct Target {
+    environment: Environment,
+    /// For each set that has to be locked.
+    sets: Vec<SetResolved>,
+}
+
+struct SetResolved {
+    /// The path of the lock.
+    path: String,
+    lines: Vec<Hidden>,
+    entries: Vec<Entry>,
+    /// What is another than before.
+    changes: Vec<String>,
+}
+
+fn target(workshop: &Arc<Workshop>, upgrade: &Upgrade) -> Result<Target, Error> {
     let context = workshop.context();
-    let made = engine::parallel(context, &context.plan.sets, |index, set| match set.locked_by {
+    let sets = engine::parallel(context, &context.plan.sets, |index, set| match set.locked_by {
         Some(_) => Ok(None),
         None => lock_set(workshop, index, set, upgrade).map(Some),
     })?;
-    context.ground.cancel.check()?;
-    let made: Vec<(String, LockWritten)> = made.into_iter().flatten().collect();
-    let root = &context.project.root;
-    let staged = made.iter().map(|(text, written)| stage(&root.join(&written.path), text));
-    for (file, (_, written)) in staged.collect::<Result<Vec<_>, Error>>()?.into_iter().zip(&made) {
-        file.persist(root.join(&written.path)).map_err(|error| error.error)?;
-    }
-    Ok(made.into_iter().map(|(_, written)| written).collect())
+    let environment = locked::environment(&context.plan)?;
+    Ok(Target { environment, sets: sets.into_iter().flatten().collect() })
+}
+
+/// The texts of the locks. The sets are the same for all targets.
+fn written(targets: &[Target]) -> Vec<(String, LockWritten)> {
+    let count = targets.first().map_or(0, |target| target.sets.len());
+    let one = |number: usize| {
+        let of = |target: &Target| (target.environment.clone(), target.sets[number].entries.clone());
+        let resolved: Vec<Resolved> = targets.iter().map(of).collect();
+        let set = &targets[0].sets[number];
+        let names: BTreeSet<&str> =
+            resolved.iter().flat_map(|(_, entries)| entries).map(|entry| entry.name.as_str()).collect();
+        let mut changes: Vec<String> =
+            targets.iter().flat_map(|target| target.sets[number].changes.clone()).collect();
+        changes.sort();
+        changes.dedup();
+        let packages = names.len();
+        (locks::write(&resolved, &set.lines), LockWritten { path: set.path.clone(), packages, changes })
+    };
+    (0..count).map(one).collect()
 }
 
 /// A file beside the lock, which takes its place when all are there.
@@ -92,7 +136,7 @@ fn lock_set(
     index: usize,
     set: &DependencySet,
     upgrade: &Upgrade,
-) -> Result<(String, LockWritten), Error> {
+) -> Result<SetResolved, Error> {
     let context = workshop.context();
     let old = old(context, set)?;
     let builder = workshop.builder()?;
@@ -104,15 +148,8 @@ fn lock_set(
     };
     let entries = resolved.wheels.iter().map(|wheel| entry(set, &resolved, wheel));
     let entries = entries.collect::<Result<Vec<_>, Error>>()?;
-    let text = locks::write(&entries, &locked::environment(&context.plan)?, &set.lines);
-    let path = set.lock.clone();
     let changes = changes(&old, &entries);
-    context.ground.tell(Event::LockWritten {
-        path: path.clone(),
-        packages: entries.len(),
-        changes: changes.clone(),
-    });
-    Ok((text, LockWritten { path, packages: entries.len(), changes }))
+    Ok(SetResolved { path: set.lock.clone(), lines: set.lines.clone(), entries, changes })
 }
 
 /// The lock that is there. One that cannot be read, or is for another target, keeps nothing.

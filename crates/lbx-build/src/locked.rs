@@ -267,7 +267,8 @@ impl Set<'_> {
         let wheels: Vec<(WheelFilename, &File)> =
             named.iter().filter_map(|file| Some((parsed(file)?, file))).collect();
         let names: Vec<WheelFilename> = wheels.iter().map(|(name, _)| name.clone()).collect();
-        let best = resolve::target(self.context).best(&names).map(|best| wheels[best].1);
+        let best =
+            resolve::target(self.context, self.context.plan.arch).best(&names).map(|best| wheels[best].1);
         let source = || named.iter().find(|file| !file.is_wheel() && parsed(file).is_none());
         match best.or_else(source) {
             Some(file) => self.of_file(package, file),
@@ -341,7 +342,7 @@ impl Set<'_> {
 
     fn add(&self, name: &str, path: &Path) -> Result<Arc<Wheel>, Error> {
         let file = fs_err::File::open(path)?.into_parts().0;
-        resolve::add(self.context, name, &PathBuf::from(name), file)
+        resolve::add(self.context, self.context.plan.arch, name, &PathBuf::from(name), file)
     }
 
     fn local(&self, errand: &Errand, place: (&str, &str), work: &Path) -> Result<Arc<Wheel>, Error> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lbx_index::Taken;
-use lbx_plan::{DependencySet, Elsewhere};
+use lbx_plan::{Architecture, DependencySet, Elsewhere};
 use lbx_sandbox::{Access, Bind, File, Spec};
 use lbx_wheel::{Target, Wheel, WheelError};
 
@@ -97,7 +97,7 @@ fn resolve(
     let exchange =
         if set.particular { None } else { Some(builder.exchange(&errand, &folder(&work, "exchanged")?)) };
     let serving = builder.indexes().serve(index, exchange)?;
-    let mut pip = Pip::new(folder(&work, "out")?, names(set));
+    let mut pip = Pip::new(folder(&work, "out")?, names(set), context.plan.arch);
     for path in &set.files {
         let place = |place: Elsewhere<'_>| match place {
             Elsewhere::Url(url) => serving.direct_url(url),
@@ -126,19 +126,20 @@ fn resolve(
     Ok(ResolvedSet { wheels, taken, built: std::mem::take(&mut outcome.built), refused, lock: None })
 }
 
-/// The wheels that a build needs.
+/// The wheels that a build needs, which runs on this CPU.
 pub(crate) fn requires(
     builder: &Arc<Builder>,
     errand: &Errand,
     name: &str,
     asked: &BTreeSet<String>,
+    arch: Architecture,
 ) -> Result<Vec<Arc<Wheel>>, Error> {
     let context = builder.context();
     let scratch = context.ground.store.scratch().map_err(|source| image_error(context, source))?;
     let work = scratch.path("pip");
     let exchange = builder.exchange(errand, &folder(&work, "exchanged")?);
     let serving = builder.indexes().serve(errand.set, Some(exchange))?;
-    let mut pip = Pip::new(folder(&work, "out")?, format!("the build of {name}"));
+    let mut pip = Pip::new(folder(&work, "out")?, format!("the build of {name}"), arch);
     let text: String = asked.iter().flat_map(|one| [one.as_str(), "\n"]).collect();
     let requirements = format!("{PROJECT}/requires.txt");
     pip.files.push(file(requirements.clone(), for_pip(&text)));
@@ -164,11 +165,14 @@ struct Pip {
     out: PathBuf,
     /// What it is for, for people.
     what: String,
+    /// The CPU that wheels are for.
+    arch: Architecture,
 }
 
 impl Pip {
-    fn new(out: PathBuf, what: String) -> Self {
-        Self { files: Vec::new(), binds: Vec::new(), requirements: Vec::new(), constraints: None, out, what }
+    fn new(out: PathBuf, what: String, arch: Architecture) -> Self {
+        let (files, binds, requirements) = (Vec::new(), Vec::new(), Vec::new());
+        Self { files, binds, requirements, constraints: None, out, what, arch }
     }
 
     fn run(
@@ -192,7 +196,7 @@ impl Pip {
             return Err(error);
         }
         if output.ended.success() {
-            collect(context, &self.out)
+            collect(context, self.arch, &self.out)
         } else {
             Err(self.failed(builder, &taken, output))
         }
@@ -225,6 +229,10 @@ impl Pip {
         let (major, minor) = context.plan.runtime.glibc_version();
         let cap = manylinux_cap(major, minor).into_bytes();
         spec.files.push(file(format!("{PYTHON_PATH}/_manylinux.py"), cap));
+        if self.arch != context.build_arch {
+            let machine = other_machine(self.arch.machine()).into_bytes();
+            spec.files.push(file(format!("{PYTHON_PATH}/sitecustomize.py"), machine));
+        }
         spec.files.extend(self.files.iter().cloned());
         spec
     }
@@ -321,13 +329,21 @@ fn manylinux_cap(major: u32, minor: u32) -> String {
     )
 }
 
+/// What makes pip see another CPU than the one that it runs on: its tags and markers come from these two.
+fn other_machine(machine: &str) -> String {
+    format!(
+        "\"\"\"Lets pip choose for another CPU than the one that it runs on.\"\"\"\n\nimport platform\nimport sysconfig\n\n\
+         platform.machine = lambda: \"{machine}\"\nsysconfig.get_platform = lambda: \"linux-{machine}\"\n"
+    )
+}
+
 /// Takes the wheels that pip left. The sandbox is dead: nothing changes them any more.
-pub(crate) fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
+pub(crate) fn collect(context: &Context, arch: Architecture, out: &Path) -> Result<Vec<Arc<Wheel>>, Error> {
     let is_wheel = |name: &str| Path::new(name).extension().is_some_and(|extension| extension == "whl");
     let outputs = lbx_sandbox::outputs(out, is_wheel)?;
     let mut wheels = outputs
         .into_iter()
-        .map(|lbx_sandbox::Output { name, file }| add(context, &name, &out.join(&name), file))
+        .map(|lbx_sandbox::Output { name, file }| add(context, arch, &name, &out.join(&name), file))
         .collect::<Result<Vec<_>, _>>()?;
     let name_of = |wheel: &Wheel| lbx_wheel::normalize_name(&wheel.metadata.name);
     wheels.sort_by_key(|wheel| name_of(wheel));
@@ -344,6 +360,7 @@ pub(crate) fn collect(context: &Context, out: &Path) -> Result<Vec<Arc<Wheel>>, 
 /// Takes a wheel into the store.
 pub(crate) fn add(
     context: &Context,
+    arch: Architecture,
     name: &str,
     path: &Path,
     file: std::fs::File,
@@ -356,22 +373,23 @@ pub(crate) fn add(
             Error::wheel(name, source).in_store(context.ground.store.root(), &format!("the wheel `{name}`"))
         }
     })?;
-    wheel.allowed_on(&target(context)).map_err(|source| Error::WheelPlatform {
+    wheel.allowed_on(&target(context, arch)).map_err(|source| Error::WheelPlatform {
         name: name.to_owned(),
         runtime: context.plan.runtime.runtime.clone(),
-        arch: context.plan.arch.lambda().to_owned(),
+        arch: arch.lambda().to_owned(),
         source: Box::new(source),
     })?;
     Ok(wheel)
 }
 
-pub(crate) fn target(context: &Context) -> Target {
+/// What wheels must fit.
+pub(crate) fn target(context: &Context, arch: Architecture) -> Target {
     // Catalogue versions are small; one that is not would fit nothing.
     let small = |number: u32| u16::try_from(number).unwrap_or(0);
     let (major, minor) = context.plan.runtime.glibc_version();
     Target {
         python_minor: u8::try_from(context.plan.runtime.python_version().1).unwrap_or(0),
         glibc: (small(major), small(minor)),
-        arch: context.plan.arch.machine().to_owned(),
+        arch: arch.machine().to_owned(),
     }
 }

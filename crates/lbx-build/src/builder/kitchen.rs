@@ -8,6 +8,8 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 use super::{Made, Source};
+use lbx_plan::Architecture;
+
 use crate::base::Base;
 use crate::engine::Context;
 use crate::error::Error;
@@ -19,10 +21,13 @@ pub(crate) struct Kitchen {
     pub(crate) base: Base,
 }
 
-/// All of them, by what they are called.
+/// One that is fetched when it is wanted.
+type Cell = Arc<OnceCell<Arc<Kitchen>>>;
+
+/// All of them, by what they are called, and their CPU.
 pub(super) struct Kitchens {
     own: Arc<Kitchen>,
-    others: Mutex<HashMap<String, Arc<OnceCell<Arc<Kitchen>>>>>,
+    others: Mutex<HashMap<(String, &'static str), Cell>>,
 }
 
 impl Kitchens {
@@ -48,23 +53,24 @@ impl Kitchens {
         &self,
         context: &Context,
         source: &Source,
+        arch: Architecture,
         runtime: &Handle,
     ) -> Result<Arc<Kitchen>, Error> {
         let image = context.plan.build_image(source.project().as_deref());
-        if image == context.plan.image {
+        if image == context.plan.image && arch == context.build_arch {
             return Ok(Arc::clone(&self.own));
         }
         let cell = {
             let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(others.entry(image.to_owned()).or_default())
+            Arc::clone(others.entry((image.to_owned(), arch.lambda())).or_default())
         };
-        runtime.block_on(cell.get_or_try_init(|| open(context, image))).cloned()
+        runtime.block_on(cell.get_or_try_init(|| open(context, image, arch))).cloned()
     }
 }
 
-async fn open(context: &Context, image: &str) -> Result<Arc<Kitchen>, Error> {
+async fn open(context: &Context, image: &str, arch: Architecture) -> Result<Arc<Kitchen>, Error> {
     let ground = &context.ground;
-    let choice = lbx_plan::ImageChoice { image: image.to_owned(), ..ground.choice.clone() };
+    let choice = lbx_plan::ImageChoice { image: image.to_owned(), arch, ..ground.choice.clone() };
     let ground = Ground::open(choice, ground.host.clone(), ground.limits, &ground.cancel, &ground.observer)?;
     let (site, image) = Site::open(Arc::new(ground), context.options.offline).await?;
     let work = tokio::task::spawn_blocking(move || {

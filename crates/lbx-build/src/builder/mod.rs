@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lbx_index::{Exchange, Given};
+use lbx_plan::Architecture;
 use lbx_sandbox::{Access, Bind, Spec, Tmpfs};
 use lbx_wheel::Wheel;
 
@@ -199,7 +200,32 @@ impl Builder {
                 errand.chain.iter().chain([&source.name]).cloned().collect::<Vec<_>>().join(", which needs ");
             return Err(Error::BuildLoop { chain });
         }
-        let key = self.key(source)?;
+        let here = self.context.build_arch;
+        let built = self.wheel_in(errand, source, here)?;
+        let wanted = self.context.plan.arch;
+        if built.wheel.allowed_on(&resolve::target(&self.context, wanted)).is_ok() {
+            return Ok(built);
+        }
+        // It has code for the CPU that it was built on.
+        self.wheel_in(errand, source, wanted).map_err(|error| match error {
+            error @ (Error::ForeignCpu { .. } | Error::Image { .. }) => Error::ForeignBuild {
+                source_name: source.name.clone(),
+                wheel: built.wheel.filename.to_string(),
+                arch: wanted.lambda(),
+                source: Box::new(error),
+            },
+            error => error,
+        })
+    }
+
+    /// The same, built on a CPU.
+    fn wheel_in(
+        self: &Arc<Self>,
+        errand: &Errand,
+        source: &Source,
+        arch: Architecture,
+    ) -> Result<Built, Error> {
+        let key = self.key(source, arch)?;
         let slot = {
             let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(done.entry(key.clone()).or_default())
@@ -209,11 +235,11 @@ impl Builder {
             return Ok(built.clone());
         }
         // Somebody who wants to know whether it can be built again wants it built.
-        let kept = if self.context.options.rebuild { None } else { self.kept(source)? };
+        let kept = if self.context.options.rebuild { None } else { self.kept_in(source, arch)? };
         let built = if let Some(kept) = kept {
             kept
         } else {
-            let built = self.build(errand, source)?;
+            let built = self.build(errand, source, arch)?;
             cache::keep(&self.context, &key, &built)?;
             built
         };
@@ -223,7 +249,13 @@ impl Builder {
 
     /// The wheel that was kept of a source, if one was.
     pub(crate) fn kept(&self, source: &Source) -> Result<Option<Built>, Error> {
-        let key = self.key(source)?;
+        let target = resolve::target(&self.context, self.context.plan.arch);
+        let kept = self.kept_in(source, self.context.build_arch)?;
+        Ok(kept.filter(|kept| kept.wheel.allowed_on(&target).is_ok()))
+    }
+
+    fn kept_in(&self, source: &Source, arch: Architecture) -> Result<Option<Built>, Error> {
+        let key = self.key(source, arch)?;
         Ok(cache::find(&self.context, &key, source)?.map(|kept| Built { keys: vec![key], ..kept }))
     }
 
@@ -235,7 +267,9 @@ impl Builder {
         work: &Path,
     ) -> Result<Built, Error> {
         let named = git::commit(url)?;
-        let key = self.key(&named)?;
+        // The key is that of the artifact's CPU, whatever it was built on.
+        let key =
+            cache::key(&[&self.key(&named, self.context.build_arch)?, self.context.plan.arch.machine()]);
         if let Some(kept) = cache::find(&self.context, &key, &named)? {
             return Ok(Built { keys: vec![key], ..kept });
         }
@@ -245,8 +279,8 @@ impl Builder {
         Ok(built)
     }
 
-    fn kitchen(&self, source: &Source) -> Result<Arc<Kitchen>, Error> {
-        self.kitchens.of(&self.context, source, self.indexes.runtime())
+    fn kitchen(&self, source: &Source, arch: Architecture) -> Result<Arc<Kitchen>, Error> {
+        self.kitchens.of(&self.context, source, arch, self.indexes.runtime())
     }
 
     /// The images that sources were built in besides the runtime's own.
@@ -254,8 +288,8 @@ impl Builder {
         self.kitchens.others()
     }
 
-    fn key(&self, source: &Source) -> Result<String, Error> {
-        let kitchen = self.kitchen(source)?;
+    fn key(&self, source: &Source, arch: Architecture) -> Result<String, Error> {
+        let kitchen = self.kitchen(source, arch)?;
         let Kitchen { site, base } = &*kitchen;
         let backend = site.isolation.backend;
         Ok(cache::key(&[
@@ -263,7 +297,7 @@ impl Builder {
             &source.subdirectory,
             source.version.as_deref().unwrap_or_default(),
             base.image.manifest_digest.as_str(),
-            self.context.plan.arch.machine(),
+            arch.machine(),
             &base.interpreter,
             // Where the build sees paths, it may keep them.
             if backend.changes_root() { "" } else { backend.name() },
@@ -272,21 +306,21 @@ impl Builder {
         ]))
     }
 
-    fn build(self: &Arc<Self>, errand: &Errand, source: &Source) -> Result<Built, Error> {
+    fn build(self: &Arc<Self>, errand: &Errand, source: &Source, arch: Architecture) -> Result<Built, Error> {
         let within = errand.within(source);
         let mut asked = BTreeSet::new();
         let mut wheels: Vec<Arc<Wheel>> = Vec::new();
         for _ in 0..ROUNDS {
-            match self.attempt(&within, source, &asked, &wheels)? {
+            match self.attempt(&within, (source, arch), &asked, &wheels)? {
                 Attempt::Built(wheel) => {
                     let requires =
                         wheels.iter().map(|one| (one.filename.to_string(), one.digest.to_string()));
-                    let again = self.again(&within, source, &asked, &wheels, &wheel)?;
+                    let again = self.again(&within, (source, arch), &asked, &wheels, &wheel)?;
                     let refused = within.outcome().refused.clone();
                     return Ok(Built {
                         source: source.name.clone(),
                         made: source.made.clone(),
-                        keys: vec![self.key(source)?],
+                        keys: vec![self.key(source, arch)?],
                         wheel,
                         requires: requires.collect(),
                         refused,
@@ -295,7 +329,7 @@ impl Builder {
                 }
                 Attempt::Needs(needs) => {
                     asked = needs;
-                    wheels = resolve::requires(self, &within, &source.name, &asked)?;
+                    wheels = resolve::requires(self, &within, &source.name, &asked, arch)?;
                 }
             }
         }
@@ -306,7 +340,7 @@ impl Builder {
     fn again(
         &self,
         errand: &Errand,
-        source: &Source,
+        (source, arch): (&Source, Architecture),
         asked: &BTreeSet<String>,
         wheels: &[Arc<Wheel>],
         first: &Wheel,
@@ -314,7 +348,7 @@ impl Builder {
         if !self.context.options.rebuild {
             return Ok(Again::Never);
         }
-        let Attempt::Built(second) = self.attempt(errand, source, asked, wheels)? else {
+        let Attempt::Built(second) = self.attempt(errand, (source, arch), asked, wheels)? else {
             return Ok(Again::Differs("the second time, the build needs something else".to_owned()));
         };
         let Some(what) = difference(first, &second) else { return Ok(Again::Same) };
@@ -327,7 +361,7 @@ impl Builder {
     fn attempt(
         &self,
         errand: &Errand,
-        source: &Source,
+        (source, arch): (&Source, Architecture),
         asked: &BTreeSet<String>,
         wheels: &[Arc<Wheel>],
     ) -> Result<Attempt, Error> {
@@ -336,7 +370,7 @@ impl Builder {
             context.ground.store.scratch().map_err(|error| Error::image(&context.plan.image, error))?;
         let out = resolve::folder(&scratch.path("build"), "out")?;
         let serving = self.indexes.refuse(errand.set)?;
-        let kitchen = self.kitchen(source)?;
+        let kitchen = self.kitchen(source, arch)?;
         let mut spec = spec(&kitchen, source, asked, wheels, &out);
         spec.network = serving.network(&kitchen.site);
         spec.env.extend(serving.proxy_environment());
@@ -349,7 +383,7 @@ impl Builder {
         if !output.ended.success() {
             return Err(failed(&kitchen.site, source, &output, &out));
         }
-        self.outcome(source, &out)
+        self.outcome(source, arch, &out)
     }
 
     fn note_refused(&self, errand: &Errand, source: &Source, taken: &lbx_index::Taken) {
@@ -362,12 +396,12 @@ impl Builder {
     }
 
     /// What is in the output folder, now that nothing can change it any more.
-    fn outcome(&self, source: &Source, out: &Path) -> Result<Attempt, Error> {
+    fn outcome(&self, source: &Source, arch: Architecture, out: &Path) -> Result<Attempt, Error> {
         let context = &self.context;
         if let Some(output) = lbx_sandbox::outputs(out, |name| name == NEEDS)?.pop() {
             return Ok(Attempt::Needs(needs(&source.name, output.file)?));
         }
-        let mut wheels = collect(context, out)?;
+        let mut wheels = collect(context, arch, out)?;
         match (wheels.pop(), wheels.pop()) {
             (Some(wheel), None) => Ok(Attempt::Built(wheel)),
             (Some(first), Some(second)) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lbx_build::{Cancel, Destination, Options, Project, Report};
-use lbx_plan::Plan;
+use lbx_plan::{Architecture, Plan};
 use serde_json::json;
 
 use super::project;
@@ -27,25 +27,55 @@ pub(crate) fn run(arguments: &Arguments, build: &Build, environment: &Environmen
 
 fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Result<(), Failure> {
     let project = project::of(output, &build.what, &build.place, build.output.as_deref(), environment)?;
-    let overrides = project::overrides(&build.place, &build.what.names);
-    let plan = Plan::new(&project.config, &project.files, &overrides).map_err(lbx_build::Error::from)?;
-    let options = options(build, environment, &project, &plan)?;
+    let architectures = project::architectures(&project, &build.place);
+    let several = architectures.len() > 1;
     let mut host = host_for(&build.place, environment)?;
     host.indexes = indexes::settings(environment, host.indexes.store, host.ca_bundle.as_deref())?;
+    let mut plans = Vec::new();
+    for arch in architectures {
+        let overrides = project::overrides(&build.place, &build.what.names, Some(arch));
+        let plan = Plan::new(&project.config, &project.files, &overrides).map_err(lbx_build::Error::from)?;
+        let mut options = options(build, environment, &project, &plan)?;
+        if several {
+            options.aside.push(options.destination.folder().to_owned());
+            options.destination = of_its_own(&options.destination, arch)?;
+        }
+        plans.push((plan, options));
+    }
     let cancel = Cancel::new();
     let observer = observer(output);
-    let report = until_signal(output, &cancel, async {
-        Ok(lbx_build::build(project, plan, host, options.clone(), &cancel, &observer).await?)
+    let reports = until_signal(output, &cancel, async {
+        let mut reports = Vec::new();
+        for (plan, options) in plans {
+            let (project, host, destination) = (project.clone(), host.clone(), options.destination.clone());
+            let report = lbx_build::build(project, plan, host, options, &cancel, &observer).await?;
+            reports.push((report, destination));
+        }
+        Ok(reports)
     })?;
     output.finish();
-    show(output, &report, &options, environment);
+    for (report, destination) in &reports {
+        show(output, report, destination, environment);
+    }
     Ok(())
 }
 
+/// The folder of one CPU, where there are several.
+fn of_its_own(destination: &Destination, arch: Architecture) -> Result<Destination, Failure> {
+    match destination {
+        Destination::Folder(folder) => Ok(Destination::Folder(folder.join(arch.lambda()))),
+        Destination::File(_) => {
+            let message = "-o names one file, but the project is for several CPUs".to_owned();
+            let hint = "choose one with --arch, or use --out-dir".to_owned();
+            Err(Failure::new(exit::USAGE, message, Some(hint)))
+        }
+    }
+}
+
 /// Prints the paths of what was built. What is in them was told when each was done.
-fn show(output: &Output, report: &Report, options: &Options, environment: &Environment) {
+fn show(output: &Output, report: &Report, destination: &Destination, environment: &Environment) {
     for artifact in &report.artifacts {
-        let path = options.destination.zip(&artifact.name);
+        let path = destination.zip(&artifact.name);
         output.result(&short_path(&path, &environment.current_dir));
     }
     output.json(&json!({"reason": "finished", "report": report}));
@@ -71,7 +101,8 @@ fn options(
     let (offline, locked) = (build.place.offline, build.locked);
     let from = build.from.as_ref().map(|from| environment.current_dir.join(from));
     let (rebuild, source_date_epoch) = (build.rebuild, epoch(environment)?);
-    Ok(Options { destination, offline, locked, rebuild, from, limits, source_date_epoch })
+    let aside = Vec::new();
+    Ok(Options { destination, offline, locked, rebuild, aside, from, limits, source_date_epoch })
 }
 
 /// `SOURCE_DATE_EPOCH` as a number: the specification has it end the program when it is none.

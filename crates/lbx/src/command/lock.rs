@@ -26,13 +26,18 @@ pub(crate) fn run(arguments: &Arguments, lock: &Lock, environment: &Environment)
 
 fn try_run(output: &Arc<Output>, lock: &Lock, environment: &Environment) -> Result<(), Failure> {
     let project = project::of(output, &lock.what, &lock.place, None, environment)?;
-    let overrides = project::overrides(&lock.place, &lock.what.names);
-    let plan = Plan::new(&project.config, &project.files, &overrides).map_err(lbx_build::Error::from)?;
+    let mut plans = Vec::new();
+    for arch in project::architectures(&project, &lock.place) {
+        let overrides = project::overrides(&lock.place, &lock.what.names, Some(arch));
+        let plan = Plan::new(&project.config, &project.files, &overrides);
+        plans.push(plan.map_err(lbx_build::Error::from)?);
+    }
     let options = Options {
         destination: Destination::Folder(project.root.join("dist")),
         offline: lock.place.offline,
         locked: false,
         rebuild: false,
+        aside: Vec::new(),
         from: None,
         limits: lock.limits.with_defaults(),
         source_date_epoch: None,
@@ -42,7 +47,7 @@ fn try_run(output: &Arc<Output>, lock: &Lock, environment: &Environment) -> Resu
     let (cancel, root) = (Cancel::new(), project.root.clone());
     let observer = observer(output);
     let written = until_signal(output, &cancel, async {
-        Ok(lbx_build::lock(project, plan, host, options, upgrade(lock), &cancel, &observer).await?)
+        Ok(lbx_build::lock(project, plans, host, options, upgrade(lock), &cancel, &observer).await?)
     })?;
     output.finish();
     for one in &written {

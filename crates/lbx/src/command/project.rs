@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lbx_build::Project;
-use lbx_plan::{At, Config, Defaults, Function, Layer, Overrides, Runtime};
+use lbx_plan::{Architecture, Architectures, At, Config, Defaults, Function, Layer, Overrides, Runtime};
 
 use crate::arguments::{Place, What};
 use crate::environment::{self, Environment};
@@ -38,7 +38,7 @@ pub(super) fn stand_in(output: &Output, place: &Place) -> Config {
     Config {
         project: lbx_plan::Project {
             runtime: At::nowhere(runtime),
-            arch: place.arch.unwrap_or_default(),
+            arch: Architectures::new(place.arch),
             image: None,
             build_image: None,
             index_strategy: lbx_plan::IndexStrategy::default(),
@@ -52,12 +52,17 @@ pub(super) fn stand_in(output: &Output, place: &Place) -> Config {
     }
 }
 
+/// The CPUs to build for: what the command line says, or else the configuration.
+pub(super) fn architectures(project: &Project, place: &Place) -> Vec<Architecture> {
+    place.arch.map_or_else(|| project.config.project.arch.all().to_vec(), |one| vec![one])
+}
+
 /// What the command line says over the configuration.
-pub(super) fn overrides(place: &Place, names: &[String]) -> Overrides {
+pub(super) fn overrides(place: &Place, names: &[String], arch: Option<Architecture>) -> Overrides {
     Overrides {
         names: names.to_vec(),
         runtime: place.runtime.clone(),
-        arch: place.arch,
+        arch: arch.or(place.arch),
         image: place.image.clone(),
     }
 }

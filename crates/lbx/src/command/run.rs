@@ -86,7 +86,7 @@ fn place(
             environment::variable,
         )?,
     };
-    let overrides = project::overrides(place, &[]);
+    let overrides = project::overrides(place, &[], None);
     let choice = ImageChoice::new(&project.config, &overrides).map_err(lbx_build::Error::from)?;
     Ok((project.root, choice))
 }

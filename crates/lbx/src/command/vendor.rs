@@ -26,13 +26,18 @@ pub(crate) fn run(arguments: &Arguments, vendor: &Vendor, environment: &Environm
 
 fn try_run(output: &Arc<Output>, vendor: &Vendor, environment: &Environment) -> Result<(), Failure> {
     let project = project::of(output, &vendor.what, &vendor.place, None, environment)?;
-    let overrides = project::overrides(&vendor.place, &vendor.what.names);
+    let [arch] = project::architectures(&project, &vendor.place)[..] else {
+        let message = "the project is for several CPUs, and what is vendored is for one".to_owned();
+        return Err(Failure::new(exit::USAGE, message, Some("choose one with --arch".to_owned())));
+    };
+    let overrides = project::overrides(&vendor.place, &vendor.what.names, Some(arch));
     let plan = Plan::new(&project.config, &project.files, &overrides).map_err(lbx_build::Error::from)?;
     let options = Options {
         destination: Destination::Folder(project.root.join("dist")),
         offline: vendor.place.offline,
         locked: true,
         rebuild: false,
+        aside: Vec::new(),
         from: None,
         limits: vendor.limits.with_defaults(),
         source_date_epoch: None,

@@ -30,8 +30,8 @@ pub(super) fn failure(failure: &Failure) -> Value {
 
 fn value(event: &Event) -> Value {
     match event {
-        Event::Planned { sets, artifacts, image } => {
-            json!({"reason": "planned", "image": image, "sets": sets, "artifacts": artifacts})
+        Event::Planned { sets, artifacts, arch, image } => {
+            json!({"reason": "planned", "arch": arch, "image": image, "sets": sets, "artifacts": artifacts})
         }
         Event::Image(event) => image_value(event),
         Event::Isolated { backend, claims, refused } => {

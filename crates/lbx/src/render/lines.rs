@@ -66,7 +66,9 @@ impl Names {
     /// The line that an event deserves, if any.
     pub(super) fn line(&self, event: &Event, show_pip: bool) -> Option<String> {
         match event {
-            Event::Planned { artifacts, image, .. } => Some(planned(artifacts, image.as_deref())),
+            Event::Planned { artifacts, arch, image, .. } => {
+                Some(planned(artifacts, *arch, image.as_deref()))
+            }
             Event::Isolated { backend, claims, refused } => isolation(*backend, *claims, refused),
             Event::Image(event) => self.image_line(event),
             Event::ImageReady { python, pip, digest } => {
@@ -149,9 +151,10 @@ fn isolation(backend: Backend, claims: Claims, refused: &[String]) -> Option<Str
 }
 
 /// What is going to happen, in a line.
-fn planned(artifacts: &[String], image: Option<&str>) -> String {
+fn planned(artifacts: &[String], arch: Option<&str>, image: Option<&str>) -> String {
+    let target = arch.map(|arch| format!(" for {arch}")).unwrap_or_default();
     let place = image.map(|image| format!(" in {image}")).unwrap_or_default();
-    format!("building {}{place}", artifacts.join(", "))
+    format!("building {}{target}{place}", artifacts.join(", "))
 }
 
 pub(super) fn name(names: &[String], index: usize) -> &str {

@@ -1,9 +1,9 @@
 //! What an index promises of a file's bytes, and whether they keep it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
 
@@ -69,21 +69,38 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// The hashes of one file, by their algorithm; only well-formed ones of algorithms that pip knows.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Hashes(BTreeMap<String, String>);
+///
+/// A list, for pages have tens of thousands of these with an entry each, and a map of one entry takes half a kilobyte.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hashes(Vec<(&'static str, String)>);
 
 impl Hashes {
     /// Those of the pairs that can be used.
     pub(crate) fn new(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
-        let known = |algorithm: &str| COMPUTED.iter().chain(&PASSED_ON).find(|(name, _)| *name == algorithm);
-        let usable = pairs.into_iter().filter_map(|(algorithm, digits)| {
-            let (algorithm, digits) = (algorithm.to_ascii_lowercase(), digits.to_ascii_lowercase());
-            let (_, length) = known(&algorithm)?;
-            let whole = digits.len() == *length && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-            whole.then_some((algorithm, digits))
-        });
-        Self(usable.collect())
+        let mut all = Self::default();
+        for (algorithm, digits) in pairs {
+            all.add(&algorithm, &digits);
+        }
+        all
+    }
+
+    fn add(&mut self, algorithm: &str, digits: &str) {
+        let mut known = COMPUTED.iter().chain(&PASSED_ON);
+        let Some((name, length)) = known.find(|(name, _)| name.eq_ignore_ascii_case(algorithm)) else {
+            return;
+        };
+        if digits.len() != *length || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return;
+        }
+        let digits = digits.to_ascii_lowercase();
+        match self.0.binary_search_by_key(name, |(known, _)| *known) {
+            Ok(at) => self.0[at].1 = digits,
+            Err(at) => self.0.insert(at, (*name, digits)),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&String> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, digits)| digits)
     }
 
     /// From `sha256=…`, as it stands in an address's fragment or in an attribute.
@@ -94,23 +111,51 @@ impl Hashes {
 
     /// The SHA-256, where there is one: the name under which the store has the file.
     pub fn sha256(&self) -> Option<Digest> {
-        self.0.get("sha256")?.parse().ok()
+        self.get("sha256")?.parse().ok()
     }
 
     /// All of them, by algorithm.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(algorithm, digits)| (algorithm.as_str(), digits.as_str()))
+        self.0.iter().map(|(algorithm, digits)| (*algorithm, digits.as_str()))
     }
 
     /// The best one for a place that has room for one, as `sha256=…`.
     pub(crate) fn best(&self) -> Option<String> {
         let names = COMPUTED.iter().chain(&PASSED_ON).map(|(name, _)| *name);
-        names.into_iter().find_map(|name| Some(format!("{name}={}", self.0.get(name)?)))
+        names.into_iter().find_map(|name| Some(format!("{name}={}", self.get(name)?)))
     }
 
     /// Whether anything is promised that can be verified.
     pub(crate) fn can_be_verified(&self) -> bool {
-        COMPUTED.iter().any(|(name, _)| self.0.contains_key(*name))
+        COMPUTED.iter().any(|(name, _)| self.get(name).is_some())
+    }
+}
+
+impl Serialize for Hashes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Hashes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Hashes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("hashes by algorithm")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Hashes, A::Error> {
+                let mut all = Hashes::default();
+                while let Some((algorithm, digits)) = map.next_entry::<String, String>()? {
+                    all.add(&algorithm, &digits);
+                }
+                Ok(all)
+            }
+        }
+        deserializer.deserialize_map(Pairs)
     }
 }
 
@@ -137,7 +182,7 @@ pub(crate) struct Mismatch {
 
 impl Verifier {
     pub(crate) fn new(promised: &Hashes) -> Self {
-        let others = COMPUTED.iter().filter(|(name, _)| promised.0.contains_key(*name));
+        let others = COMPUTED.iter().filter(|(name, _)| promised.get(name).is_some());
         let others = others.filter_map(|(name, _)| {
             Some((
                 *name,
@@ -178,7 +223,7 @@ impl Verifier {
             )
         }));
         for (algorithm, found) in found {
-            match self.promised.0.get(algorithm) {
+            match self.promised.get(algorithm) {
                 Some(expected) if *expected != found => {
                     return Err(Mismatch { algorithm, expected: expected.clone(), found });
                 }

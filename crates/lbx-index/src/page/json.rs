@@ -1,7 +1,5 @@
 //! Pages in JSON (PEP 691).
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use url::Url;
 
@@ -48,7 +46,7 @@ struct Entry {
     #[serde(default)]
     url: Option<String>,
     #[serde(default)]
-    hashes: Option<BTreeMap<String, String>>,
+    hashes: Option<Hashes>,
     #[serde(default)]
     requires_python: Option<String>,
     #[serde(default)]
@@ -74,7 +72,7 @@ enum Said {
 #[serde(untagged)]
 enum Metadata {
     Whether(bool),
-    Hashes(BTreeMap<String, String>),
+    Hashes(Hashes),
 }
 
 pub(super) fn read(bytes: &[u8], base: &Url, shown: &SafeUrl) -> Result<Page, Error> {
@@ -101,7 +99,7 @@ impl Entry {
         let metadata = match self.core_metadata.or(self.dist_info_metadata) {
             None | Some(Metadata::Whether(false)) => None,
             Some(Metadata::Whether(true)) => Some(Hashes::default()),
-            Some(Metadata::Hashes(hashes)) => Some(Hashes::new(hashes)),
+            Some(Metadata::Hashes(hashes)) => Some(hashes),
         };
         let yanked = match self.yanked {
             None | Some(Said::Whether(false)) => None,
@@ -109,7 +107,7 @@ impl Entry {
             Some(Said::Why(reason)) => Some(words(&reason)),
         };
         Some(File {
-            hashes: Hashes::new(self.hashes.unwrap_or_default()),
+            hashes: self.hashes.unwrap_or_default(),
             requires_python: self.requires_python.map(|versions| words(&versions)),
             yanked,
             metadata,

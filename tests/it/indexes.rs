@@ -6,6 +6,7 @@ use std::process::Command;
 
 use lbx_testkit::command::{Home, files_below, run};
 use lbx_testkit::index;
+use lbx_testkit::pypiserver::PypiServer;
 use lbx_testkit::stub::{Reply, Stub};
 use lbx_testkit::wheels::{Wheel, sdist};
 use serde_json::Value;
@@ -213,6 +214,41 @@ fn a_login_works_from_every_place_and_is_found_in_none_afterwards() {
             assert!(seen.contains(word), "the spy saw nothing of {word}: {seen}");
         }
     }
+}
+
+/// An index that others wrote, with a password file.
+#[test]
+fn pypiserver_gives_its_packages_to_who_has_the_password_and_tells_others_nothing() {
+    let Some(image) = image() else { return };
+    let folder = wheels(&[("one", "1.0"), ("one", "2.0")]);
+    let Some(server) = PypiServer::start(folder.path(), USER, PASSWORD) else { return };
+    let address = format!("http://{}/simple/", server.address());
+    let login = format!("http://{USER}:{PASSWORD}@{}/simple/", server.address());
+    let home = project("one<2\n");
+    let started = std::time::Instant::now();
+    for (index, words) in [
+        (address.as_str(), "(401): it was given no login"),
+        (&login.replace(PASSWORD, "another"), "(403): the login that it was given is not good"),
+    ] {
+        let ran = run(&mut build(&home, &image, index));
+        assert_eq!(ran.code, REQUIREMENTS, "{}", ran.stderr);
+        let said = ran.stderr.lines().rev().nth(1).unwrap_or_default();
+        assert!(said.starts_with("error: cannot get the requirements of r.txt: "), "{said}");
+        assert!(said.contains(words), "{said}");
+        nothing_left(&home);
+    }
+    assert!(started.elapsed() < std::time::Duration::from_mins(1), "nobody was asked, and nothing hung");
+    succeeds(&mut build(&home, &image, &login));
+    assert_eq!(installed(&home, "one"), "1.0");
+    let ran = run(lbx_shared(&home, &["lock", "--image", &image]).env("PIP_INDEX_URL", &login));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let lock = fs_err::read_to_string(home.project().join("pylock.r.toml")).unwrap();
+    assert!(lock.contains("one-1.0-py3-none-any.whl") && !lock.contains(PASSWORD), "{lock}");
+    // From the lock, the login is still needed for what is not in the store.
+    let store = home.root().join("empty");
+    let locked = |index: &str| run(build(&home, &image, index).arg("--locked").env("LBX_CACHE_DIR", &store));
+    assert_eq!(locked(&address).code, REQUIREMENTS);
+    assert_eq!(locked(&login).code, 0);
 }
 
 /// `lbx build -vv` with a store of the home's own, so that all of it can be searched.

@@ -44,6 +44,8 @@ struct Program {
 struct Setup {
     registry: Registry,
     wheels: PathBuf,
+    /// The wheels of an index that others wrote.
+    server: PathBuf,
     index: PathBuf,
     images: PathBuf,
     kernel: PathBuf,
@@ -140,7 +142,8 @@ fn set_up(registry: &Path) -> Result<Setup> {
     let kernel = kernel::fetch()?;
     unprivileged::open_to_all(&kernel)?;
     let registry = serve::standin(&RUNTIMES, registry)?;
-    Ok(Setup { registry, wheels: wheels::fetch()?, index, images, kernel })
+    let (wheels, server) = (wheels::fetch()?, wheels::fetch_server()?);
+    Ok(Setup { registry, wheels, server, index, images, kernel })
 }
 
 fn run_program(program: &Program, setup: &Setup, as_root: bool, rest: &[String]) -> Result<Count> {
@@ -155,6 +158,7 @@ fn run_program(program: &Program, setup: &Setup, as_root: bool, rest: &[String])
         .env("LBX_MUST_RUN", MUST_RUN)
         .env("LBX_TEST_INDEX", &setup.index)
         .env("LBX_TEST_KERNEL", &setup.kernel)
+        .env("LBX_TEST_PYPISERVER", &setup.server)
         .env("LBX_TEST_REGISTRY", setup.registry.address())
         .env("LBX_TEST_STANDIN", &setup.images)
         .env("LBX_TEST_WHEELS", &setup.wheels)

@@ -21,6 +21,9 @@ const REQUIREMENTS: [&str; 6] = [
 /// does.
 const PIPS: [&str; 3] = ["pip==20.3.4", "pip==25.3", "pip==26.3"];
 
+/// An index that others wrote, and what it imports.
+const SERVER: [&str; 4] = ["pypiserver==2.4.2", "passlib==1.7.4", "packaging==25.0", "defusedxml==0.7.1"];
+
 /// Another reader of locks.
 const UV: &str = "uv==0.13.9";
 
@@ -100,6 +103,15 @@ pub(crate) fn fetch_for_examples() -> Result<PathBuf> {
         fs_err::write(&pinned, SOURCE)?;
         let source = ["--no-deps", "--no-binary=:all:", "--require-hashes", "--requirement"];
         process::output(pip(&folder)?.args(source).arg(&pinned)).map(drop)
+    })?;
+    Ok(folder)
+}
+
+/// Fetches the wheels of another index, unless that was done before, and returns their folder.
+pub(crate) fn fetch_server() -> Result<PathBuf> {
+    let folder = workspace::target()?.join("pypiserver");
+    fill(&folder, &SERVER.join("\n"), || {
+        process::output(pip(&folder)?.args(["--no-deps", "--only-binary=:all:"]).args(SERVER)).map(drop)
     })?;
     Ok(folder)
 }

@@ -8,6 +8,7 @@ pub mod images;
 pub mod index;
 pub mod process;
 pub mod proxy;
+pub mod pypiserver;
 pub mod registry;
 pub mod restrict;
 pub mod stall;

@@ -416,6 +416,29 @@ fn a_project_file_says_what_is_needed_and_a_lock_stands_alone() {
     );
 }
 
+#[test]
+fn extras_and_groups_are_installed_when_they_are_named() {
+    let Some(image) = image() else { return };
+    let (_folder, index) = wheels(&[wheel("one", "1.0"), wheel("two", "2.0"), wheel("three", "3.0")]);
+    let text = "[project]\nname = \"x\"\nversion = \"1\"\ndependencies = [\"one\"]\noptional-dependencies.more = [\"two\"]\n\
+                [dependency-groups]\ndev = [\"three\"]\n";
+    let home = project_of("pyproject.toml", text);
+    let functions = "[functions.app]\nsource = \"src\"\nrequirements = [\"pyproject.toml[more]:dev\"]\n";
+    home.write("lbx.toml", format!("{HEAD}{functions}"));
+    succeeds(&mut command(&home, "build", &image, &index));
+    assert_eq!(versions(&home), "one 1.0 three 3.0 two 2.0 ");
+    succeeds(&mut command(&home, "lock", &image, &index));
+    assert!(home.project().join("pylock.more-dev.toml").is_file());
+    succeeds(without_image(&home, &index).arg("--locked"));
+    assert_eq!(versions(&home), "one 1.0 three 3.0 two 2.0 ");
+    fs_err::remove_dir_all(home.project().join("dist")).unwrap();
+    home.write("lbx.toml", format!("{HEAD}{}", functions.replace("more", "no")));
+    same(
+        &fails(&home, &mut without_image(&home, &index), PROJECT),
+        "error: pyproject.toml[no]:dev: it has no extra `no`\nhint: there are more",
+    );
+}
+
 /// pip and uv install from a lock what lbx packs.
 #[test]
 fn other_tools_read_what_is_written() {

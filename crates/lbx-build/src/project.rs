@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use lbx_plan::locks::Selection;
 use lbx_plan::{At, Config, ConfigError, Position, RequirementFiles, RequirementsError};
 
 use crate::error::Error;
@@ -90,9 +91,10 @@ impl Project {
         if self.files.get(path).is_some() {
             return Ok(());
         }
-        let text = lbx_plan::decode(&read_bytes(&self.root.join(path))?)
+        let real = Selection::split(path).0;
+        let text = lbx_plan::decode(&read_bytes(&self.root.join(real))?)
             .map_err(|source| Error::Encoding { path: path.to_owned(), source })?;
-        let text = if path.rsplit('/').next() == Some("pyproject.toml") {
+        let text = if real.rsplit('/').next() == Some("pyproject.toml") {
             let project = lbx_plan::locks::Text { path, text: &text, project: None };
             lbx_plan::locks::requirements(project).map_err(lbx_plan::PlanError::from)?
         } else {
@@ -112,7 +114,7 @@ impl Project {
 
     /// What keeps a requirement file from being read, in words.
     fn check(&self, path: &str) -> Result<(), String> {
-        let real = fs_err::canonicalize(self.root.join(path))
+        let real = fs_err::canonicalize(self.root.join(Selection::split(path).0))
             .map_err(|_| format!("the requirement file `{path}` does not exist"))?;
         if !real.starts_with(&self.root) {
             return Err(format!("the requirement file `{path}` is a link out of the project"));
@@ -137,7 +139,7 @@ impl Project {
             let text = lbx_plan::decode(&read_bytes(&real)?);
             Ok(Some(text.map_err(|source| Error::Encoding { path: path.to_owned(), source })?))
         };
-        let Some(lock) = text(path)? else { return Ok(None) };
+        let Some(lock) = text(Selection::split(path).0)? else { return Ok(None) };
         let folder = path.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
         Ok(Some((lock, text(&format!("{folder}pyproject.toml"))?)))
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::catalog::{Architecture, Runtime};
 use crate::config::{Build, Config, ConfigError, Function, Layer, distance};
 use crate::hidden::Hidden;
+use crate::locks::Selection;
 use crate::position::At;
 use crate::requirements::{PlaceOption, RequirementFiles, RequirementsError};
 
@@ -302,8 +303,8 @@ fn lock_names(all: &[(Artifact, Vec<String>)], files: &RequirementFiles) -> Lock
         else {
             continue;
         };
-        let (folder, file) =
-            last.rsplit_once('/').map_or(("", last.as_str()), |(folder, file)| (folder, file));
+        let (path, selection) = Selection::split(last);
+        let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
         let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
         let plain = matches!(stem, "requirements" | "pyproject");
         let place = |middle: &str| {
@@ -311,7 +312,10 @@ fn lock_names(all: &[(Artifact, Vec<String>)], files: &RequirementFiles) -> Lock
             format!("{folder}pylock{middle}.toml")
         };
         // PEP 751 allows no dot in a name.
-        let mut name = if plain { place("") } else { place(&format!(".{}", stem.replace('.', "-"))) };
+        let words = [if plain { String::new() } else { stem.replace('.', "-") }, selection.words()];
+        let words: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        let middle = if words.is_empty() { String::new() } else { format!(".{}", words.join("-")) };
+        let mut name = place(&middle);
         if !taken.insert(name.clone()) {
             name = place(&format!(".{}", artifact.name));
             taken.insert(name.clone());

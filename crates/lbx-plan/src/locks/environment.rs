@@ -5,6 +5,7 @@ use std::str::FromStr;
 use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, MarkerTree};
 
+use super::{Selection, normalized};
 use crate::catalog::{Architecture, Runtime};
 
 /// What markers see.
@@ -52,9 +53,9 @@ impl Environment {
     }
 
     /// Whether a marker holds.
-    pub fn holds(&self, marker: &str, extras: &[String]) -> Result<bool, String> {
-        let tree = MarkerTree::from_str(&with_groups(marker, extras)).map_err(|error| one_line(&error))?;
-        Ok(self.tree_holds(&tree, extras))
+    pub fn holds(&self, marker: &str, wanted: &Selection) -> Result<bool, String> {
+        let tree = MarkerTree::from_str(&with_groups(marker, wanted)).map_err(|error| one_line(&error))?;
+        Ok(self.tree_holds(&tree, &wanted.extras))
     }
 
     pub(super) fn tree_holds(&self, tree: &MarkerTree, extras: &[String]) -> bool {
@@ -82,7 +83,7 @@ pub(super) fn one_line(error: &impl ToString) -> String {
 
 /// PEP 751 has `"x" in extras` and `"x" in dependency_groups`, which are no markers of PEP 508. Of groups, the one that
 /// is installed by default holds.
-fn with_groups(marker: &str, extras: &[String]) -> String {
+fn with_groups(marker: &str, wanted: &Selection) -> String {
     let mut text = marker.to_owned();
     for set in ["extras", "dependency_groups"] {
         while let Some(at) = find(&text, set) {
@@ -97,8 +98,11 @@ fn with_groups(marker: &str, extras: &[String]) -> String {
             let Some(quote) = before.chars().last().filter(|c| matches!(c, '"' | '\'')) else { return text };
             let Some(start) = before[..before.len() - 1].rfind(quote) else { return text };
             let name = &before[start + 1..before.len() - 1];
-            let has =
-                if set == "extras" { extras.iter().any(|extra| extra == name) } else { name == "default" };
+            let name = normalized(name);
+            let has = match set {
+                "extras" => wanted.extras.contains(&name),
+                _ => name == "default" || wanted.groups.contains(&name),
+            };
             let word = if has == negated { "python_version < '0'" } else { "python_version >= '0'" };
             text = format!("{}{word}{}", &text[..start], &text[at + set.len()..]);
         }

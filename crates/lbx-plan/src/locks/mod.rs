@@ -12,6 +12,7 @@ mod pipfile;
 mod poetry;
 mod project;
 mod pylock;
+mod selection;
 mod uv;
 
 pub use self::covers::{Missing, covers};
@@ -19,6 +20,7 @@ pub use self::environment::Environment;
 pub use self::hashed::is_hashed;
 pub use self::project::requirements;
 pub use self::pylock::{Entry, Origin, Resolved, fingerprint, write};
+pub use self::selection::Selection;
 
 use crate::hidden::Hidden;
 use crate::position::Position;
@@ -40,8 +42,12 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format of a file, which its name tells.
-    pub fn of(path: &str) -> Option<Self> {
+    /// The format of a file, which its name tells, whatever is wanted of it.
+    pub fn of(named: &str) -> Option<Self> {
+        Self::of_path(Selection::split(named).0)
+    }
+
+    fn of_path(path: &str) -> Option<Self> {
         match path.rsplit('/').next()? {
             "uv.lock" => Some(Self::Uv),
             "poetry.lock" => Some(Self::Poetry),
@@ -145,7 +151,7 @@ impl File {
 /// A lock as it was read from a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'t> {
-    /// The file, relative to the project.
+    /// The file, relative to the project, with what is wanted of it.
     pub path: &'t str,
     /// What it says.
     pub text: &'t str,
@@ -162,6 +168,21 @@ impl Text<'_> {
         }
     }
 
+    fn selection(&self) -> Selection {
+        Selection::split(self.path).1
+    }
+
+    /// Refuses what is wanted and is not there.
+    fn none(&self, kind: &str, name: &str, known: impl IntoIterator<Item = String>) -> RequirementsError {
+        let known: Vec<String> = known.into_iter().collect();
+        let hint = if known.is_empty() {
+            "it has none".to_owned()
+        } else {
+            format!("there are {}", known.join(", "))
+        };
+        self.error(format!("it has no {kind} `{name}`"), Some(&hint))
+    }
+
     fn toml<T: serde::de::DeserializeOwned>(&self) -> Result<T, RequirementsError> {
         toml::from_str(self.text).map_err(|error| RequirementsError {
             position: Position::of(self.path, self.text, error.span().map_or(0, |span| span.start)),
@@ -175,11 +196,11 @@ impl Text<'_> {
         &self,
         environment: &Environment,
         marker: Option<&str>,
-        extras: &[String],
+        wanted: &Selection,
     ) -> Result<bool, RequirementsError> {
         let Some(marker) = marker.filter(|marker| !marker.trim().is_empty()) else { return Ok(true) };
         environment
-            .holds(marker, extras)
+            .holds(marker, wanted)
             .map_err(|why| self.error(format!("the marker `{marker}` cannot be understood: {why}"), None))
     }
 

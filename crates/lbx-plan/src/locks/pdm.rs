@@ -16,6 +16,8 @@ struct Lock {
 #[derive(Deserialize)]
 struct Metadata {
     #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
     strategy: Vec<String>,
     #[serde(default)]
     targets: Vec<Target>,
@@ -64,10 +66,20 @@ pub(super) fn read(lock: &Text<'_>, environment: &Environment) -> Result<Locked,
         // Each is another platform; those that are no Linux are not ours, and one that is says it by markers, too.
         lock.python(environment, target.requires_python.as_deref())?;
     }
+    // Extras are groups here, too.
+    let selection = lock.selection();
+    let wanted: Vec<&String> = selection.extras.iter().chain(&selection.groups).collect();
+    for name in &wanted {
+        let known = all.metadata.groups.iter().map(|group| normalized(group));
+        if !known.clone().any(|group| group == **name) {
+            return Err(lock.none("extra or group", name, known));
+        }
+    }
     let mut packages = Vec::new();
     for one in all.package {
-        let is_wanted = one.groups.iter().any(|group| group == DEFAULT);
-        if is_wanted && lock.holds(environment, one.marker.as_deref(), &[])? {
+        let is_asked = |group: &String| group == DEFAULT || wanted.contains(&&normalized(group));
+        let is_wanted = one.groups.iter().any(is_asked);
+        if is_wanted && lock.holds(environment, one.marker.as_deref(), &lock.selection())? {
             packages.push(package(lock, one)?);
         }
     }

@@ -15,7 +15,13 @@ struct Lock {
     meta: Meta,
     #[serde(default)]
     default: BTreeMap<String, Locking>,
+    /// The one group besides.
+    #[serde(default)]
+    develop: BTreeMap<String, Locking>,
 }
+
+/// What the group besides is called in the lock, and by people.
+const DEVELOP: [&str; 2] = ["develop", "dev"];
 
 #[derive(Deserialize)]
 struct Meta {
@@ -50,9 +56,19 @@ pub(super) fn read(lock: &Text<'_>, environment: &Environment) -> Result<Locked,
     })?;
     let python = all.meta.requires.python_version;
     lock.python(environment, python.map(|version| format!("=={version}.*")).as_deref())?;
+    let selection = lock.selection();
+    if let Some(extra) = selection.extras.first() {
+        return Err(lock.none("extra", extra, []));
+    }
+    if let Some(group) = selection.groups.iter().find(|group| !DEVELOP.contains(&group.as_str())) {
+        return Err(lock.none("group", group, ["develop".to_owned()]));
+    }
+    let mut wanted = if selection.groups.is_empty() { BTreeMap::new() } else { all.develop };
+    // Where both have one, it is the same.
+    wanted.extend(all.default);
     let mut packages = Vec::new();
-    for (name, one) in all.default {
-        if lock.holds(environment, one.markers.as_deref(), &[])? {
+    for (name, one) in wanted {
+        if lock.holds(environment, one.markers.as_deref(), &lock.selection())? {
             packages.push(package(lock, &name, one)?);
         }
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use toml::Value;
 
-use super::{Environment, File, Locked, Package, Source, Text, normalized, project};
+use super::{Environment, File, Locked, Package, Selection, Source, Text, normalized, project};
 use crate::hidden::Hidden;
 use crate::requirements::RequirementsError;
 
@@ -16,6 +16,8 @@ struct Lock {
     metadata: Metadata,
     #[serde(default)]
     package: Vec<Locking>,
+    #[serde(default)]
+    extras: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -85,20 +87,31 @@ fn by_group(
     environment: &Environment,
     all: &Lock,
 ) -> Result<BTreeSet<usize>, RequirementsError> {
+    let selection = lock.selection();
+    let groups: Vec<&str> =
+        all.package.iter().flat_map(|one| one.groups.iter().flatten()).map(String::as_str).collect();
+    for (kind, names, known) in [
+        ("extra", &selection.extras, all.extras.keys().map(|name| normalized(name)).collect::<BTreeSet<_>>()),
+        ("group", &selection.groups, groups.iter().map(|name| normalized(name)).collect()),
+    ] {
+        if let Some(name) = names.iter().find(|name| !known.contains(*name)) {
+            return Err(lock.none(kind, name, known));
+        }
+    }
     let mut wanted = BTreeSet::new();
     for (index, one) in all.package.iter().enumerate() {
-        let marker = match &one.markers {
-            Some(Value::String(marker)) => Some(marker.as_str()),
-            Some(Value::Table(markers)) => markers.get(MAIN).and_then(Value::as_str),
-            _ => None,
-        };
-        let groups = one.groups.as_deref().unwrap_or_default();
-        if groups.iter().any(|group| group == MAIN)
+        for group in one.groups.iter().flatten() {
+            let marker = match &one.markers {
+                Some(Value::String(marker)) => Some(marker.as_str()),
+                Some(Value::Table(markers)) => markers.get(group).and_then(Value::as_str),
+                _ => None,
+            };
+            let is_asked = group == MAIN || selection.groups.contains(&normalized(group));
             // An optional one without a marker is for an extra that old versions did not write down.
-            && !(one.optional && marker.is_none())
-            && lock.holds(environment, marker, &[])?
-        {
-            wanted.insert(index);
+            let is_hidden = one.optional && marker.is_none();
+            if is_asked && !is_hidden && lock.holds(environment, marker, &selection)? {
+                wanted.insert(index);
+            }
         }
     }
     Ok(wanted)
@@ -118,7 +131,17 @@ fn by_walk(
             None,
         ));
     };
-    let mut open = asked_by_project(lock, environment, text)?;
+    let selection = lock.selection();
+    let mut open = asked_by_project(lock, environment, text, &selection)?;
+    for extra in &selection.extras {
+        let found = all.extras.iter().find(|(name, _)| normalized(name) == *extra);
+        let (_, names) = found.ok_or_else(|| lock.none("extra", extra, all.extras.keys().cloned()))?;
+        open.extend(
+            names
+                .iter()
+                .map(|name| (normalized(name.split([' ', '[', '(']).next().unwrap_or_default()), Vec::new())),
+        );
+    }
     let (mut wanted, mut seen) = (BTreeSet::new(), BTreeSet::new());
     while let Some((name, extras)) = open.pop() {
         if !seen.insert((name.clone(), extras.clone())) {
@@ -175,7 +198,8 @@ fn asked(
         let marker = field("markers").and_then(Value::as_str);
         let python = field("python").and_then(Value::as_str).map(pep440);
         let fits = python.is_none_or(|python| environment.python_in(&python).unwrap_or(true));
-        if fits && lock.holds(environment, marker, extras)? {
+        let wanted = Selection { extras: extras.to_vec(), groups: Vec::new() };
+        if fits && lock.holds(environment, marker, &wanted)? {
             let inner = field("extras").and_then(Value::as_array).into_iter().flatten();
             let inner = inner.filter_map(|extra| extra.as_str().map(str::to_owned)).collect();
             let optional = field("optional").and_then(Value::as_bool).unwrap_or(false);
@@ -189,13 +213,23 @@ fn asked_by_project(
     lock: &Text<'_>,
     environment: &Environment,
     text: &str,
+    selection: &Selection,
 ) -> Result<Vec<Asked>, RequirementsError> {
     let wrong = |message: String| lock.error(format!("the pyproject.toml beside it: {message}"), None);
     let table: toml::Table = toml::from_str(text).map_err(|error| wrong(error.message().to_owned()))?;
     let mut open = Vec::new();
-    let own = table.get("tool").and_then(|tool| tool.get("poetry")?.get("dependencies")?.as_table());
-    for (name, value) in own.into_iter().flatten().filter(|(name, _)| *name != "python") {
-        let all = asked(lock, environment, name, value, &[])?;
+    let poetry = table.get("tool").and_then(|tool| tool.get("poetry")?.as_table());
+    let own = poetry.and_then(|poetry| poetry.get("dependencies")?.as_table());
+    let groups = poetry.and_then(|poetry| poetry.get("group")?.as_table());
+    let mut lists: Vec<&toml::Table> = own.into_iter().collect();
+    for wanted in &selection.groups {
+        let found = groups.into_iter().flatten().find(|(name, _)| normalized(name) == *wanted);
+        let found = found.and_then(|(_, group)| group.get("dependencies")?.as_table());
+        let known = || groups.into_iter().flatten().map(|(name, _)| name.clone());
+        lists.push(found.ok_or_else(|| lock.none("group", wanted, known()))?);
+    }
+    for (name, value) in lists.into_iter().flatten().filter(|(name, _)| *name != "python") {
+        let all = asked(lock, environment, name, value, &selection.extras)?;
         open.extend(all.into_iter().filter(|(_, optional)| !optional).map(|(asked, _)| asked));
     }
     for requirement in project::dependencies(&table) {

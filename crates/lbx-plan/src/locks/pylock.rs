@@ -81,7 +81,7 @@ pub(super) fn read(lock: &Text<'_>, environment: &Environment) -> Result<Locked,
     lock.python(environment, all.requires_python.as_deref())?;
     let mut fits = all.environments.is_empty();
     for marker in &all.environments {
-        fits = fits || lock.holds(environment, Some(marker), &[])?;
+        fits = fits || lock.holds(environment, Some(marker), &lock.selection())?;
     }
     if !fits {
         return Err(lock.error(
@@ -94,7 +94,7 @@ pub(super) fn read(lock: &Text<'_>, environment: &Environment) -> Result<Locked,
     }
     let mut packages = Vec::new();
     for package in all.packages {
-        if lock.holds(environment, package.marker.as_deref(), &[])? {
+        if lock.holds(environment, package.marker.as_deref(), &lock.selection())? {
             packages.push(one(lock, environment, package)?);
         }
     }

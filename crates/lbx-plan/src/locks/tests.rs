@@ -57,13 +57,65 @@ fn summary(locked: &Locked) -> BTreeMap<String, [String; 2]> {
 fn each_tools_lock_gives_each_target_what_the_tool_would_install() {
     type Expected = BTreeMap<String, BTreeMap<String, BTreeMap<String, [String; 2]>>>;
     let expected: Expected = serde_json::from_str(EXPECTED).unwrap();
-    assert_eq!(expected.len(), LOCKS.len());
-    for (path, lock) in LOCKS {
-        for (name, packages) in &expected[path] {
-            let locked = read(text(path, lock), &target(name)).expect(path);
-            assert_eq!(summary(&locked), *packages, "{path} for {name}");
-            assert!(packages.len() >= 7, "{path} for {name}");
+    assert_eq!(expected.len(), LOCKS.len() + 4);
+    for (named, targets) in &expected {
+        let (path, lock) =
+            LOCKS.into_iter().find(|(path, _)| *path == Selection::split(named).0).expect(named);
+        for (name, packages) in targets {
+            let locked = read(text(named, lock), &target(name)).expect(path);
+            assert_eq!(summary(&locked), *packages, "{named} for {name}");
+            let least = if *named == path { 7 } else { 8 };
+            assert!(packages.len() >= least, "{named} for {name}");
         }
+    }
+}
+
+#[test]
+fn extras_and_groups_are_named_behind_the_file() {
+    let split = |named| {
+        let (path, Selection { extras, groups }) = Selection::split(named);
+        format!("{path} {} {}", extras.join(","), groups.join(","))
+    };
+    for (named, expected) in [
+        ("a/uv.lock", "a/uv.lock  "),
+        ("pyproject.toml[B_x, a]:dev:Test.it", "pyproject.toml a,b-x dev,test-it"),
+        ("pylock.api.toml:dev", "pylock.api.toml  dev"),
+        ("odd[name]/pdm.lock[x]", "odd[name]/pdm.lock x "),
+        ("requirements.txt[x]", "requirements.txt[x]  "),
+        ("odd:name.txt", "odd:name.txt  "),
+    ] {
+        assert_eq!(split(named), expected);
+    }
+    let here = environment("python3.11", Architecture::X86_64);
+    for (named, words) in [
+        ("uv/uv.lock[no]", "uv/uv.lock[no]: it has no extra `no`"),
+        ("poetry/poetry.lock:no", "poetry/poetry.lock:no: it has no group `no`"),
+        ("pdm/pdm.lock:no", "pdm/pdm.lock:no: it has no extra or group `no`"),
+        ("pipenv/Pipfile.lock:no", "pipenv/Pipfile.lock:no: it has no group `no`"),
+    ] {
+        let (_, lock) = LOCKS.into_iter().find(|(path, _)| *path == Selection::split(named).0).unwrap();
+        assert_eq!(read(text(named, lock), &here).unwrap_err().to_string(), words);
+    }
+}
+
+#[test]
+fn a_project_has_extras_and_groups_that_include_groups() {
+    let project = "[project]\ndependencies = [\"a\"]\noptional-dependencies.more = [\"b\"]\n\
+                   [dependency-groups]\ndev = [\"c\", {include-group = \"Lint\"}]\nlint = [\"d\"]\n\
+                   loop = [{include-group = \"loop\"}]\n";
+    let said = |named: &str, project: &str| {
+        requirements(text(named, project))
+            .map(|lines| lines.replace('\n', " "))
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(said("pyproject.toml[more]:dev", project).unwrap(), "a b c d ");
+    assert_eq!(said("pyproject.toml:lint", "[dependency-groups]\nlint = [\"d\"]\n").unwrap(), "d ");
+    for (named, words) in [
+        ("pyproject.toml[no]", "it has no extra `no`"),
+        ("pyproject.toml:no", "it has no group `no`"),
+        ("pyproject.toml:loop", "the group `loop` includes itself"),
+    ] {
+        assert_eq!(said(named, project).unwrap_err(), format!("{named}: {words}"));
     }
 }
 
@@ -356,18 +408,19 @@ fn a_project_says_what_it_needs_or_why_that_cannot_be_known() {
 #[test]
 fn groups_and_extras_in_markers_are_understood() {
     let here = environment("python3.11", Architecture::X86_64);
-    let extras = ["x".to_owned()];
+    let wanted = Selection { extras: vec!["x".to_owned()], groups: vec!["test".to_owned()] };
     for (marker, expected) in [
         ("'default' in dependency_groups", true),
         ("\"dev\" in dependency_groups and python_version > '3'", false),
         ("'dev' not in dependency_groups", true),
+        ("'Test' in dependency_groups", true),
         ("'x' in extras or 'y' in extras", true),
         ("'y' in extras", false),
         ("platform_machine == 'x86_64' and 'default' in dependency_groups", true),
     ] {
-        assert_eq!(here.holds(marker, &extras), Ok(expected), "{marker}");
+        assert_eq!(here.holds(marker, &wanted), Ok(expected), "{marker}");
     }
-    assert!(here.holds("nonsense", &[]).is_err());
+    assert!(here.holds("nonsense", &wanted).is_err());
 }
 
 #[test]
@@ -405,6 +458,6 @@ proptest! {
 
     #[test]
     fn no_marker_makes_the_reader_panic(marker in "[a-z_'\" ()=<>.0-9]{0,60}") {
-        let _ = environment("python3.11", Architecture::X86_64).holds(&marker, &[]);
+        let _ = environment("python3.11", Architecture::X86_64).holds(&marker, &Selection::default());
     }
 }

@@ -34,6 +34,9 @@ struct Node {
     dependencies: Vec<Edge>,
     #[serde(default)]
     optional_dependencies: BTreeMap<String, Vec<Edge>>,
+    /// Groups.
+    #[serde(default)]
+    dev_dependencies: BTreeMap<String, Vec<Edge>>,
     sdist: Option<Distribution>,
     #[serde(default)]
     wheels: Vec<Distribution>,
@@ -97,6 +100,7 @@ pub(super) fn read(lock: &Text<'_>, environment: &Environment) -> Result<Locked,
     }
     let mut seen: BTreeSet<(usize, String)> = BTreeSet::new();
     let mut open: Vec<(usize, String)> = roots.iter().map(|root| (*root, String::new())).collect();
+    open.extend(wanted(lock, &all, &roots)?);
     while let Some((index, extra)) = open.pop() {
         if !seen.insert((index, extra.clone())) {
             continue;
@@ -104,6 +108,10 @@ pub(super) fn read(lock: &Text<'_>, environment: &Environment) -> Result<Locked,
         let node = &all.package[index];
         let edges = match extra.as_str() {
             "" => &node.dependencies,
+            group if group.starts_with(GROUP) => match node.dev_dependencies.get(&group[GROUP.len()..]) {
+                Some(edges) => edges,
+                None => continue,
+            },
             extra => match node.optional_dependencies.get(extra) {
                 Some(edges) => edges,
                 // As the tools do it, who warn about an extra that there is not.
@@ -111,7 +119,7 @@ pub(super) fn read(lock: &Text<'_>, environment: &Environment) -> Result<Locked,
             },
         };
         for edge in edges {
-            if !lock.holds(environment, edge.marker.as_deref(), &[])? {
+            if !lock.holds(environment, edge.marker.as_deref(), &lock.selection())? {
                 continue;
             }
             let target = find(lock, &all, edge)?;
@@ -122,6 +130,39 @@ pub(super) fn read(lock: &Text<'_>, environment: &Environment) -> Result<Locked,
     let reached: BTreeSet<usize> = seen.into_iter().map(|(index, _)| index).collect();
     let packages = reached.difference(&roots).map(|index| package(lock, &all.package[*index]));
     lock.locked(packages.collect::<Result<_, _>>()?)
+}
+
+/// What tells groups from extras, whose names begin in another way.
+const GROUP: &str = ":";
+
+/// The extras and groups of the roots that are wanted.
+fn wanted(
+    lock: &Text<'_>,
+    all: &Lock,
+    roots: &BTreeSet<usize>,
+) -> Result<Vec<(usize, String)>, RequirementsError> {
+    let selection = lock.selection();
+    let mut open = Vec::new();
+    let kinds = [("extra", "", &selection.extras), ("group", GROUP, &selection.groups)];
+    for (kind, mark, names) in kinds {
+        for name in names {
+            let of = |root: &usize| {
+                let node = &all.package[*root];
+                let lists =
+                    if mark.is_empty() { &node.optional_dependencies } else { &node.dev_dependencies };
+                lists.keys().cloned().collect::<Vec<String>>()
+            };
+            let before = open.len();
+            for root in roots {
+                let known = of(root).into_iter().find(|known| normalized(known) == *name);
+                open.extend(known.map(|known| (*root, format!("{mark}{known}"))));
+            }
+            if open.len() == before {
+                return Err(lock.none(kind, name, roots.iter().flat_map(of)));
+            }
+        }
+    }
+    Ok(open)
 }
 
 /// The project that lies beside the lock; all members of a workspace that has none there.

@@ -25,6 +25,9 @@ const EVERY: Duration = Duration::from_millis(10);
 /// The most of what git says that is kept. Bytes.
 const KEPT: u64 = 64 << 10;
 
+/// How repositories are reached.
+const SCHEMES: [&str; 5] = ["https", "http", "ssh", "git", "file"];
+
 /// What the address of a repository says.
 #[derive(Debug, PartialEq, Eq)]
 struct Repository {
@@ -43,6 +46,10 @@ impl Repository {
         let rest = address.strip_prefix("git+")?;
         let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
         let (scheme, rest) = rest.split_once("://")?;
+        // git has others, one of which runs what the address says.
+        if !SCHEMES.contains(&scheme) {
+            return None;
+        }
         let (authority, path) = rest.split_at(rest.find('/')?);
         let (path, reference) = match path.rsplit_once('@') {
             Some((path, reference)) => (path, Some(reference.to_owned()).filter(|text| !text.is_empty())),
@@ -384,7 +391,13 @@ mod tests {
             (three.login, three.reference.as_deref()),
             (Some(("token".into(), String::new())), Some("feature/x"))
         );
-        for bad in ["https://h/a", "git+https://h", "git+https://h/a@--upload-pack=x"] {
+        for bad in [
+            "https://h/a",
+            "git+https://h",
+            "git+https://h/a@--upload-pack=x",
+            "git+ext::sh -c id://h/a",
+            "git+HTTPS://h/a",
+        ] {
             assert_eq!(Repository::parse(bad), None, "{bad}");
         }
     }

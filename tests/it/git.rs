@@ -238,6 +238,31 @@ fn a_folder_of_a_repository_is_built_with_its_submodules_and_its_version() {
 }
 
 #[test]
+fn large_files_come_along_where_git_lfs_is_set_up() {
+    let Some(image) = image() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let repository = Repository::new(&folder.path().join("one"));
+    for (name, value) in [
+        ("clean", "git-lfs clean -- %f"),
+        ("smudge", "git-lfs smudge -- %f"),
+        ("process", "git-lfs filter-process"),
+    ] {
+        repository.git(&["config", &format!("filter.lfs.{name}"), value]);
+    }
+    let mut all = files("1.0").to_vec();
+    all[1].1 = BACKEND.replace("glob.glob(\"*.py\")", "glob.glob(\"*.py\") + glob.glob(\"*.bin\")");
+    all.push((".gitattributes", "*.bin filter=lfs -text\n".to_owned()));
+    all.push(("large.bin", "large ".repeat(10_000)));
+    repository.commit(&all.iter().map(|(path, text)| (*path, text.as_str())).collect::<Vec<_>>());
+    assert!(repository.git(&["show", "HEAD:large.bin"]).starts_with("version https://git-lfs"));
+    let home = project(&format!("one @ git+file://{}/one\n", folder.path().display()));
+    with_image(&home, &image);
+    succeeds(home.command("git").args(["lfs", "install", "--skip-repo"]));
+    succeeds(&mut build(&home, &image));
+    assert_eq!(packed(&home, "large.bin"), "large ".repeat(10_000).trim());
+}
+
+#[test]
 fn a_large_file_that_git_has_not_brought_is_an_error_and_not_a_note() {
     let Some(image) = image() else { return };
     let folder = tempfile::tempdir().unwrap();

@@ -269,8 +269,8 @@ fn address(word: &str) -> LineKind {
     let scheme = word.split_once(':').map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
     match scheme.as_str() {
         "http" | "https" => LineKind::Url(Hidden::new(word)),
-        "git+https" | "git+http" | "git+ssh" | "git+git" => LineKind::Git(Hidden::new(word)),
-        "file" | "git+file" => LineKind::OutsidePath(word.to_owned()),
+        "git+https" | "git+http" | "git+ssh" | "git+git" | "git+file" => LineKind::Git(Hidden::new(word)),
+        "file" => LineKind::OutsidePath(word.to_owned()),
         _ => LineKind::Refused(
             "it is at an address that nothing here can ask",
             "addresses begin with https://, git+https:// or git+ssh://",

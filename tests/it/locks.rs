@@ -378,6 +378,40 @@ fn locks_without_addresses_are_found_in_the_index_by_their_hashes() {
 }
 
 #[test]
+fn a_requirement_file_with_hashes_must_have_all_that_its_packages_require() {
+    let (folder, index) = wheels(&[
+        wheel("one", "1.0").requires("two>=2 ; python_version >= '3'").requires("gone ; extra == 'more'"),
+        wheel("two", "2.0"),
+    ]);
+    let line = |name: &str, version: &str| {
+        let path = folder.path().join(format!("{name}-{version}-py3-none-any.whl"));
+        let hash = lbx_testkit::images::sha256(&fs_err::read(path).unwrap());
+        format!("{name}=={version} --hash={hash}\n")
+    };
+    let home = project(&line("one", "1.0"));
+    same(
+        &fails(&home, &mut without_image(&home, &index), REQUIREMENTS),
+        "error: r.txt has nothing for `two>=2 ; python_version >= '3'`, which one 1.0 requires\n\
+         hint: where lines have hashes, all packages must stand there: `pip-compile --generate-hashes` writes them",
+    );
+    home.write("r.txt", line("one", "1.0") + &line("two", "2.0"));
+    succeeds(&mut without_image(&home, &index));
+    assert_eq!(versions(&home), "one 1.0 two 2.0 ");
+}
+
+#[test]
+fn without_requirements_there_is_nothing_to_lock() {
+    let home = Home::new();
+    home.write("app.py", "");
+    let mut locking = lbx_shared(&home, &["lock", "--runtime", "python3.11", "--image", NO_IMAGE]);
+    same(
+        &fails(&home, &mut locking, PROJECT),
+        "error: there is nothing to lock: the project has no requirements\n\
+         hint: name requirement files in lbx.toml, or with -r",
+    );
+}
+
+#[test]
 fn a_login_is_in_no_lock() {
     let Some(image) = image() else { return };
     let (_folder, index) = wheels(&[wheel("one", "1.0")]);

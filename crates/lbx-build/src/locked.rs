@@ -157,6 +157,7 @@ impl Set<'_> {
             wheels.push(wheel);
         }
         wheels.sort_by_key(|wheel| normalize_name(&wheel.metadata.name));
+        self.complete(&wheels)?;
         taken.sort();
         let mut outcome = errand.outcome();
         let built = std::mem::take(&mut outcome.built);
@@ -353,6 +354,32 @@ impl Set<'_> {
             return self.add(&name, &real);
         }
         local::project(&self.workshop.builder()?, errand, place, real, work)
+    }
+
+    /// Whether a requirement file with hashes has all that its packages require, as pip wants it. What tools have locked is
+    /// as they left it.
+    fn complete(&self, wheels: &[Arc<Wheel>]) -> Result<(), Error> {
+        if locks::Format::of(self.lock).is_some() {
+            return Ok(());
+        }
+        let package = |wheel: &Arc<Wheel>| Package {
+            name: normalize_name(&wheel.metadata.name),
+            version: Some(wheel.metadata.version.clone()),
+            source: Source::Files(Vec::new()),
+        };
+        let all = Locked { packages: wheels.iter().map(package).collect(), made_from: None };
+        let environment = environment(&self.context.plan)?;
+        for wheel in wheels {
+            let lines: Vec<Hidden> = wheel.metadata.requires_dist.iter().map(Hidden::new).collect();
+            if let Err(Missing::Line { line, has: None }) = locks::covers(&lines, &all, &environment) {
+                return Err(Error::Incomplete {
+                    lock: self.lock.to_owned(),
+                    package: format!("{} {}", wheel.metadata.name, wheel.metadata.version),
+                    line: line.to_string(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Whether a wheel is what the lock says that it is.

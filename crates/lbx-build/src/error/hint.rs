@@ -37,9 +37,10 @@ impl Error {
             )),
             Self::Vendor { .. } => Some("`lbx vendor` writes it anew, where there is a network".to_owned()),
             Self::VendorInTheWay { .. } => Some("name one that does not exist yet".to_owned()),
-            Self::NothingToLock { .. } => {
-                Some("the tool that made it makes it anew; without any lock, there is nothing to install".to_owned())
+            Self::NothingToLock { locks } if locks.is_empty() => {
+                Some("name requirement files in lbx.toml, or with -r".to_owned())
             }
+            Self::NothingToLock { .. } => Some("the tool that made it makes it anew".to_owned()),
             Self::NoOrigin { .. } => Some(
                 "pip builds where a line has --hash or an option of pip's: lock without these, the lock has hashes"
                     .to_owned(),
@@ -52,6 +53,10 @@ impl Error {
                 "there are {}; lock for this runtime and CPU, or a version that has a wheel for them",
                 few(files)
             )),
+            Self::Incomplete { .. } => Some(
+                "where lines have hashes, all packages must stand there: `pip-compile --generate-hashes` writes them"
+                    .to_owned(),
+            ),
             Self::OtherPackage { .. } => {
                 Some("the lock was changed by hand, or the index is not to be trusted: lock again".to_owned())
             }

@@ -238,7 +238,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// All requirements are locks already.
-    #[error("there is nothing to lock: {} {} locked already", locks.join(", "), if locks.len() == 1 { "is" } else { "are" })]
+    #[error("there is nothing to lock: {}", nothing_to_lock(locks))]
     NothingToLock {
         /// The locks.
         locks: Vec<String>,
@@ -262,6 +262,16 @@ pub enum Error {
         runtime: String,
         /// The CPU, in Lambda's words.
         arch: String,
+    },
+    /// A requirement file with hashes lacks what one of its packages requires.
+    #[error("{lock} has nothing for `{line}`, which {package} requires")]
+    Incomplete {
+        /// The file, relative to the project.
+        lock: String,
+        /// Name and version.
+        package: String,
+        /// What it requires.
+        line: String,
     },
     /// A file of a lock is another package than it says.
     #[error("{file}, which {lock} has for {package}, is {found}")]
@@ -579,6 +589,7 @@ impl Error {
             | Self::NothingFits { .. }
             | Self::NoOrigin { .. }
             | Self::OtherPackage { .. }
+            | Self::Incomplete { .. }
             | Self::BuildLoop { .. }
             | Self::NothingBuilt { .. } => ErrorKind::Requirements,
             // Reading and writing fail for the system's reasons, and not for the wheel's.
@@ -601,6 +612,14 @@ impl Error {
             | Self::PipNoSpace { .. } => ErrorKind::System,
             Self::Interrupted => ErrorKind::Interrupted,
         }
+    }
+}
+
+fn nothing_to_lock(locks: &[String]) -> String {
+    match locks {
+        [] => "the project has no requirements".to_owned(),
+        [one] => format!("{one} is locked already"),
+        several => format!("{} are locked already", several.join(", ")),
     }
 }
 

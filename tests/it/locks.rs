@@ -158,6 +158,8 @@ fn versions_stay_where_they_are_until_they_are_told_to_move() {
     assert_eq!(ports(&lock(&home)), ports(&first));
     assert_eq!(locked(&["--upgrade=One"]), "lbx:   one 1.0 → 2.0\n");
     assert_eq!(locked(&["--upgrade"]), "lbx:   two 1.0 → 2.0\n");
+    let said = fails(&home, command(&home, "lock", &image, &index).arg("--upgrade=three"), PROJECT);
+    same(&said, "error: there is no package `three` to upgrade");
     // What the requirements say comes first.
     home.write("r.txt", "one<2\ntwo\n");
     assert_eq!(locked(&[]), "lbx:   one 2.0 → 1.0\n");

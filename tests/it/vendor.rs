@@ -131,4 +131,6 @@ fn what_was_changed_on_the_way_is_refused_and_nothing_else_is_overwritten() {
     refused("its format is 9, and this lbx knows 1");
     fs_err::remove_file(out.join("vendor.json")).unwrap();
     refused("there is no vendor.json in it");
+    fs_err::remove_dir_all(&out).unwrap();
+    refused("it does not exist");
 }

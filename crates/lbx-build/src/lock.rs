@@ -66,6 +66,7 @@ pub async fn lock(
         targets.push(work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?);
     }
     cancel.check()?;
+    known(&targets, &upgrade)?;
     let made = written(&targets);
     let staged = made.iter().map(|(text, written)| stage(&project.root.join(&written.path), text));
     for (file, (_, written)) in staged.collect::<Result<Vec<_>, Error>>()?.into_iter().zip(&made) {
@@ -74,6 +75,16 @@ pub async fn lock(
         observer(Event::LockWritten { path, packages, changes });
     }
     Ok(made.into_iter().map(|(_, written)| written).collect())
+}
+
+/// Refuses the name of a package that is in none of the locks: it was meant to be another one.
+fn known(targets: &[Target], upgrade: &Upgrade) -> Result<(), Error> {
+    let entries = || targets.iter().flat_map(|target| &target.sets).flat_map(|set| &set.entries);
+    let is_unknown = |name: &&String| entries().all(|entry| entry.name != normalize_name(name));
+    match upgrade.names.iter().find(is_unknown) {
+        Some(name) => Err(Error::UnknownPackage { name: name.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// What one target comes to.

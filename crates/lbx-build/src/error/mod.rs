@@ -243,6 +243,12 @@ pub enum Error {
         /// The locks.
         locks: Vec<String>,
     },
+    /// A package that is to be upgraded is in no lock.
+    #[error("there is no package `{name}` to upgrade")]
+    UnknownPackage {
+        /// The name as written.
+        name: String,
+    },
     /// Of a package that pip has built itself it is not known from what.
     #[error("{package} cannot be locked: pip has built it itself")]
     NoOrigin {
@@ -566,6 +572,7 @@ impl Error {
             | Self::Vendor { .. }
             | Self::VendorInTheWay { .. }
             | Self::NothingToLock { .. }
+            | Self::UnknownPackage { .. }
             | Self::SourceNotAFolder { .. }
             | Self::SourceOutside { .. }
             | Self::StoreInProject { .. }

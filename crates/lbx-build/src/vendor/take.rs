@@ -18,6 +18,9 @@ const LARGEST_MANIFEST: u64 = 64 << 20;
 /// Takes all that is in `from` into the store.
 pub(crate) fn take(from: &Path, store: &Store, wheels: &WheelStore, cancel: &Cancel) -> Result<(), Error> {
     let taking = Taking { from, store, wheels, cancel };
+    if !from.exists() {
+        return Err(taking.wrong("it does not exist"));
+    }
     if is_tar(from) { taking.tar() } else { taking.folder() }
 }
 

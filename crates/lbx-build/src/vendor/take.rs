@@ -52,7 +52,8 @@ impl Taking<'_> {
 
     fn tar(&self) -> Result<(), Error> {
         let file = fs_err::File::open(self.from).map_err(|_| self.wrong("there is no such file"))?;
-        let broken = |error: std::io::Error| self.wrong(error.to_string());
+        // The reader's own words are about fields of headers.
+        let broken = |_| self.wrong("it is damaged, or no archive");
         let mut archive = tar::Archive::new(std::io::BufReader::new(file));
         let mut entries = archive.entries().map_err(broken)?;
         let first = entries.next().ok_or_else(|| self.wrong("it is empty"))?.map_err(broken)?;

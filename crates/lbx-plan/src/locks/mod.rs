@@ -232,9 +232,15 @@ impl Text<'_> {
     }
 
     /// A path that the lock has, which is relative to the lock, from the project.
-    fn beside(&self, path: &str) -> String {
+    fn beside(&self, path: &str) -> Result<String, RequirementsError> {
+        if path.starts_with('/') {
+            return Err(self.error(
+                format!("`{path}` is a place on one machine alone"),
+                Some("make it a path from the lock, and lock again"),
+            ));
+        }
         let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        crate::requirements::from_project(&format!("{folder}/{path}"))
+        Ok(crate::requirements::from_project(&format!("{folder}/{path}")))
     }
 }
 

@@ -95,7 +95,7 @@ fn package(lock: &Text<'_>, one: Locking) -> Result<Package, RequirementsError> 
         let commit = one.revision.ok_or_else(|| wrong("its repository has no commit".to_owned()))?;
         Source::Git { url: Hidden::new(url), commit, subdirectory }
     } else if let Some(path) = one.path {
-        Source::Path { path: lock.beside(&path), subdirectory }
+        Source::Path { path: lock.beside(&path)?, subdirectory }
     } else if let Some(url) = one.url {
         let hash = one.files.first().map(|file| file.hash.as_str());
         Source::Archive(File::new(None, Some(url), None, hash).map_err(wrong)?)

@@ -87,7 +87,7 @@ fn package(lock: &Text<'_>, name: &str, one: Locking) -> Result<Package, Require
     } else if let Some(file) = one.file.filter(|file| file.contains("://")) {
         Source::Archive(File::new(None, Some(file), None, hash).map_err(wrong)?)
     } else if let Some(path) = one.path {
-        Source::Path { path: lock.beside(&path), subdirectory }
+        Source::Path { path: lock.beside(&path)?, subdirectory }
     } else if one.hashes.is_empty() {
         return Err(wrong("it has no hash, so it cannot be verified".to_owned()));
     } else {

@@ -284,7 +284,7 @@ fn package(lock: &Text<'_>, all: &Lock, one: &Locking) -> Result<Package, Requir
             Source::Archive(File::new(None, Some(place.url.clone()), None, hash).map_err(wrong)?)
         }
         Some(place) if place.kind == "file" || place.kind == "directory" => {
-            Source::Path { path: lock.beside(&place.url), subdirectory: subdirectory(place) }
+            Source::Path { path: lock.beside(&place.url)?, subdirectory: subdirectory(place) }
         }
         _ => Source::Files(files.iter().map(file).collect::<Result<_, _>>().map_err(wrong)?),
     };

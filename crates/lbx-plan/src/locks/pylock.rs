@@ -116,11 +116,11 @@ fn one(lock: &Text<'_>, environment: &Environment, one: Locking) -> Result<Packa
         Source::Git { url: Hidden::new(url), commit, subdirectory }
     } else if let Some(directory) = one.directory {
         let subdirectory = directory.subdirectory.unwrap_or_default();
-        Source::Path { path: lock.beside(&directory.path), subdirectory }
+        Source::Path { path: lock.beside(&directory.path)?, subdirectory }
     } else if let Some(archive) = one.archive {
         match (&archive.url, &archive.path) {
             (None, Some(path)) => Source::Path {
-                path: lock.beside(path),
+                path: lock.beside(path)?,
                 subdirectory: archive.subdirectory.clone().unwrap_or_default(),
             },
             _ => Source::Archive(archive.file().map_err(wrong)?),

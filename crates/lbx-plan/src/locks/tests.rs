@@ -238,6 +238,14 @@ wheels = [{ url = "https://h/u-1-py3-none-any.whl", hash = "sha256:HASH" }]
     assert!(matches!(&url.source, Source::Archive(file) if file.sha256 == "0".repeat(64)));
 }
 
+#[test]
+fn a_path_of_one_machine_is_refused() {
+    let lock = "lock-version = \"1.0\"\n[[packages]]\nname = \"a\"\ndirectory = { path = \"/srv/a\" }\n";
+    let error =
+        read(text("pylock.toml", lock), &environment("python3.11", Architecture::X86_64)).unwrap_err();
+    assert_eq!(error.to_string(), "pylock.toml: `/srv/a` is a place on one machine alone");
+}
+
 fn entries() -> Vec<Entry> {
     let file = |name: &str| File {
         name: Some(name.to_owned()),

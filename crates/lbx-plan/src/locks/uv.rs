@@ -204,7 +204,7 @@ fn package(lock: &Text<'_>, node: &Node) -> Result<Package, RequirementsError> {
         let hash = one.and_then(|one| one.hash.as_deref());
         Source::Archive(File::new(None, Some(url.clone()), None, hash).map_err(wrong)?)
     } else if let Some(path) = place.folder().or(place.path.as_deref()) {
-        Source::Path { path: lock.beside(path), subdirectory }
+        Source::Path { path: lock.beside(path)?, subdirectory }
     } else if place.registry.is_some() {
         let files = node.wheels.iter().chain(&node.sdist).map(Distribution::file);
         Source::Files(files.collect::<Result<_, _>>().map_err(wrong)?)

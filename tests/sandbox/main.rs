@@ -4,6 +4,7 @@
 //! registry, pip or the zip do is tested elsewhere.
 
 mod attacks;
+mod changes;
 mod choice;
 mod claims;
 mod diagnosis;

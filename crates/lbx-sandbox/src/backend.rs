@@ -37,6 +37,8 @@ struct Row {
     stacks: bool,
     /// Whether the command has a root directory of its own.
     roots: bool,
+    /// Whether a command can be given the root to change.
+    lends: bool,
 }
 
 /// What is promised of a backend. Each is a boolean that tests prove by attacks.
@@ -93,18 +95,47 @@ const SAME_PROCESSES: Claims = Claims { processes_hidden: false, nothing_survive
 
 /// All of them, strongest first.
 const TABLE: [Row; 6] = [
-    Row { backend: Backend::Namespaces, name: "namespaces", claims: ALL, stacks: true, roots: true },
+    Row {
+        backend: Backend::Namespaces,
+        name: "namespaces",
+        claims: ALL,
+        stacks: true,
+        roots: true,
+        lends: true,
+    },
     Row {
         backend: Backend::RootNamespaces,
         name: "root-namespaces",
         claims: ALL,
         stacks: false,
         roots: true,
+        lends: true,
     },
-    Row { backend: Backend::Bwrap, name: "bwrap", claims: ALL, stacks: false, roots: true },
-    Row { backend: Backend::Chroot, name: "chroot", claims: SAME_PROCESSES, stacks: false, roots: true },
-    Row { backend: Backend::Proot, name: "proot", claims: SAME_PROCESSES, stacks: false, roots: false },
-    Row { backend: Backend::Loader, name: "loader", claims: SAME_PROCESSES, stacks: false, roots: false },
+    Row { backend: Backend::Bwrap, name: "bwrap", claims: ALL, stacks: false, roots: true, lends: false },
+    Row {
+        backend: Backend::Chroot,
+        name: "chroot",
+        claims: SAME_PROCESSES,
+        stacks: false,
+        roots: true,
+        lends: false,
+    },
+    Row {
+        backend: Backend::Proot,
+        name: "proot",
+        claims: SAME_PROCESSES,
+        stacks: false,
+        roots: false,
+        lends: false,
+    },
+    Row {
+        backend: Backend::Loader,
+        name: "loader",
+        claims: SAME_PROCESSES,
+        stacks: false,
+        roots: false,
+        lends: false,
+    },
 ];
 
 impl Backend {
@@ -142,6 +173,13 @@ impl Backend {
     /// Landlock domain alone.
     pub fn changes_root(self) -> bool {
         self.row().roots
+    }
+}
+
+impl Backend {
+    /// Whether a command can be given the root to change ([`Changes`](crate::Changes)).
+    pub fn lends_root(self) -> bool {
+        self.row().lends
     }
 }
 

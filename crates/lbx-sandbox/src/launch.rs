@@ -289,7 +289,10 @@ impl Launcher {
         spec.check()?;
         let mut spec = spec.clone();
         spec.path.clone_from(&self.path);
-        add_generated_files(&mut spec);
+        // Where the command has files to change, they are the image's own.
+        if !spec.administers() {
+            add_generated_files(&mut spec);
+        }
         for tmpfs in &mut spec.tmpfs {
             tmpfs.size = tmpfs.size.or(spec.limits.tmp);
         }

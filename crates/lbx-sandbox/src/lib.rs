@@ -58,5 +58,5 @@ pub use limits::{Keeper, Limits, Reached};
 pub use outputs::{Output, OutputError, outputs};
 pub use remedy::{Remedy, Steps};
 pub use session::{Remote, Session};
-pub use spec::{Access, Bind, File, Network, Root, Spec, Tmpfs};
+pub use spec::{Access, Bind, Changes, File, Network, Root, Spec, Tmpfs};
 pub use usage::{bytes_in, room_in};

@@ -19,8 +19,10 @@ const MAX_LAYERS: usize = 499;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
-    /// The file system the command starts from. It is always read-only.
+    /// The file system the command starts from.
     pub root: Root,
+    /// Whether the command may change it, and where that goes.
+    pub changes: Changes,
     /// Paths of the host that are visible inside.
     pub binds: Vec<Bind>,
     /// Small files that exist for this run only. They win over the generated `/etc/passwd`,
@@ -70,6 +72,24 @@ pub enum Root {
     Layers(Vec<PathBuf>),
     /// One complete tree.
     Tree(PathBuf),
+}
+
+/// What becomes of changes to the root.
+///
+/// Where there may be any, the command is what a package manager wants to be: it appears to be the root user, who has all
+/// files and may read and write them whatever their modes say. Calls that change owners, users, groups and extended
+/// attributes, make devices or wait for a disk succeed and do nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Changes {
+    /// There are none: it is read-only.
+    #[default]
+    Never,
+    /// They are a layer of their own, `upper` in this empty directory, in the form that [`Root::Layers`] takes. What else
+    /// is left in the directory is the caller's to remove.
+    Above(PathBuf),
+    /// They are made to the tree itself, which is the caller's alone.
+    InPlace,
 }
 
 /// A path of the host that is visible inside, without its setuid bits and devices.
@@ -140,6 +160,7 @@ impl Spec {
         let tmpfs = [("/tmp", 0o1777), ("/var/tmp", 0o1777), ("/run", 0o755), ("/home/lbx", 0o700)];
         Self {
             root,
+            changes: Changes::Never,
             binds: Vec::new(),
             files: Vec::new(),
             tmpfs: tmpfs.map(|(target, mode)| Tmpfs { target: target.to_owned(), mode, size: None }).into(),
@@ -165,6 +186,7 @@ impl Spec {
         self.check_command()?;
         self.check_sources()?;
         let mut seen = std::collections::BTreeSet::new();
+        self.check_changes()?;
         for target in self.targets() {
             check_target(target)?;
             if !seen.insert(target) {
@@ -202,6 +224,30 @@ impl Spec {
             return Err(Error::Spec(format!("bad home directory {:?}", self.home)));
         }
         Ok(())
+    }
+
+    fn check_changes(&self) -> Result<(), Error> {
+        match (&self.changes, &self.root) {
+            (Changes::Never, _) => return Ok(()),
+            (Changes::Above(place), Root::Layers(_)) => check_source(place)?,
+            (Changes::InPlace, Root::Tree(_)) => {}
+            (Changes::Above(_), Root::Tree(_)) => return Err(Error::Spec("a layer above a tree".to_owned())),
+            (Changes::InPlace, Root::Layers(_)) => {
+                return Err(Error::Spec("changes in layers, which are shared".to_owned()));
+            }
+        }
+        let in_memory = |file: &&File| self.tmpfs.iter().any(|tmpfs| is_below(&file.target, &tmpfs.target));
+        match self.files.iter().find(|file| !in_memory(file)) {
+            Some(file) => {
+                Err(Error::Spec(format!("file `{}` would be among what the command changes", file.target)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the command is to look like the root user, in a root of its own to change.
+    pub(crate) fn administers(&self) -> bool {
+        self.changes != Changes::Never
     }
 
     fn check_sources(&self) -> Result<(), Error> {
@@ -292,6 +338,23 @@ mod tests {
         s.binds.push(Bind { source: "/h".into(), target: "/in".into(), access: Access::ReadWrite });
         s.files.push(File { target: "/in/f".into(), contents: vec![], executable: false });
         assert!(refused(&s).contains("would be written into `/h`"));
+    }
+
+    #[test]
+    fn changes_are_for_the_root_that_can_take_them() {
+        let mut s = spec();
+        s.changes = Changes::InPlace;
+        s.check().expect("a tree of the caller's own");
+        s.files.push(File { target: "/etc/x".into(), contents: vec![], executable: false });
+        assert!(refused(&s).contains("file `/etc/x` would be among what the command changes"));
+        s.files[0].target = "/tmp/x".into();
+        s.check().expect("what is in memory is not kept");
+        s.changes = Changes::Above("/above".into());
+        assert!(refused(&s).contains("a layer above a tree"));
+        s.root = Root::Layers(vec!["/l".into()]);
+        s.check().expect("layers");
+        s.changes = Changes::InPlace;
+        assert!(refused(&s).contains("layers, which are shared"));
     }
 
     #[test]

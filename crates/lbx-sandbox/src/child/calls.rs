@@ -64,6 +64,14 @@ const OWNERS_AND_ATTRIBUTES: &[libc::c_long] = &[
     libc::SYS_removexattr, libc::SYS_lremovexattr, libc::SYS_fremovexattr,
 ];
 
+/// What a package manager asks for besides, and where there is one user and no disk to wait for there is nothing to do.
+#[rustfmt::skip]
+const IDS_AND_SYNC: &[libc::c_long] = &[
+    libc::SYS_setuid, libc::SYS_setgid, libc::SYS_setreuid, libc::SYS_setregid, libc::SYS_setresuid,
+    libc::SYS_setresgid, libc::SYS_setgroups, libc::SYS_setfsuid, libc::SYS_setfsgid, libc::SYS_capset,
+    libc::SYS_sync, libc::SYS_syncfs, libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_sync_file_range,
+];
+
 #[cfg(target_arch = "x86_64")]
 const OWNERS_HERE: &[libc::c_long] = &[libc::SYS_chown, libc::SYS_lchown];
 
@@ -92,18 +100,30 @@ pub(super) struct Reach {
     /// Whether paths are those of a root of its own. Elsewhere they are the host's, and a Landlock domain is not asked
     /// about the names of sockets, nor about owners and attributes.
     pub(super) own_root: bool,
+    /// Whether it is to look like the root user.
+    pub(super) administers: bool,
 }
 
 /// The filter of a command.
 pub(super) fn filter(reach: Reach) -> Filter {
-    let Reach { internet, traces, own_root } = reach;
+    let Reach { internet, traces, own_root, administers } = reach;
     let (denied, missing) = (errno(EPERM), errno(ENOSYS));
     let calls = DENIED.iter().chain(DENIED_HERE).filter(|call| !(traces && TRACING.contains(call)));
     let mut rules: Vec<_> = calls.map(|call| Rule::always(*call, denied)).collect();
     rules.extend(MISSING.iter().map(|call| Rule::always(*call, missing)));
     rules.extend(namespaces(denied));
     rules.extend(terminal_input(denied));
-    rules.extend(modes(denied));
+    if administers {
+        let done = errno(0);
+        rules.extend(devices(done));
+        let calls = OWNERS_AND_ATTRIBUTES.iter().chain(OWNERS_HERE).chain(IDS_AND_SYNC);
+        rules.extend(calls.map(|call| Rule::always(*call, done)));
+        // `setxattrat` and `removexattrat`, of Linux 6.13.
+        rules.extend([463, 466].map(|call| Rule::always(call, done)));
+    } else {
+        rules.extend(modes(denied));
+        rules.extend(devices(denied));
+    }
     rules.extend(personalities(denied));
     rules.extend(sockets(internet, own_root));
     if !own_root {
@@ -138,24 +158,29 @@ fn terminal_input(denied: Action) -> [Rule; 2] {
     [0x5412, 0x541C].map(|request| Rule::when(libc::SYS_ioctl, [is(1, request)], denied))
 }
 
-/// Programs that run as somebody else, and device nodes.
+/// Programs that run as somebody else.
 fn modes(denied: Action) -> Vec<Rule> {
-    let mut rules = vec![
+    vec![
         Rule::when(libc::SYS_fchmod, [has(1, SET_ID)], denied),
         Rule::when(libc::SYS_fchmodat, [has(2, SET_ID)], denied),
         // Of Linux 6.6; the same number everywhere, like all calls since 5.1.
         Rule::when(452, [has(2, SET_ID)], denied),
-    ];
+        #[cfg(target_arch = "x86_64")]
+        Rule::when(libc::SYS_chmod, [has(1, SET_ID)], denied),
+    ]
+}
+
+/// Device nodes.
+fn devices(action: Action) -> Vec<Rule> {
+    let mut rules = Vec::new();
     let format = u64::from(libc::S_IFMT);
     let of_kind =
         |argument: u8, kind: libc::mode_t| Condition::new(argument, format, Compare::Equal, u64::from(kind));
     for kind in [libc::S_IFCHR, libc::S_IFBLK] {
-        rules.push(Rule::when(libc::SYS_mknodat, [of_kind(2, kind)], denied));
+        rules.push(Rule::when(libc::SYS_mknodat, [of_kind(2, kind)], action));
         #[cfg(target_arch = "x86_64")]
-        rules.push(Rule::when(libc::SYS_mknod, [of_kind(1, kind)], denied));
+        rules.push(Rule::when(libc::SYS_mknod, [of_kind(1, kind)], action));
     }
-    #[cfg(target_arch = "x86_64")]
-    rules.push(Rule::when(libc::SYS_chmod, [has(1, SET_ID)], denied));
     rules
 }
 

@@ -45,6 +45,10 @@ impl Rules {
     pub(super) fn in_root(spec: &Spec) -> Self {
         let binds = spec.binds.iter().filter(|bind| bind.access == Access::ReadWrite);
         let writable = binds.map(|bind| &bind.target).chain(spec.tmpfs.iter().map(|tmpfs| &tmpfs.target));
+        if spec.administers() {
+            // What is not to be written is mounted so.
+            return Self { read: vec!["/".into()], write: vec!["/".into()], network: spec.network };
+        }
         // The devices that hold nothing, and shared memory.
         let write = std::iter::once("/dev".into()).chain(writable.map(PathBuf::from)).collect();
         Self { read: vec!["/".into()], write, network: spec.network }

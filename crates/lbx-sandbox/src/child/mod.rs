@@ -52,7 +52,12 @@ use crate::wire::{self, Report, Request};
 
 /// The filter of a command in a root of its own.
 pub(crate) fn command_filter() -> Filter {
-    calls::filter(calls::Reach { internet: calls::Internet::None, traces: false, own_root: true })
+    calls::filter(calls::Reach {
+        internet: calls::Internet::None,
+        traces: false,
+        own_root: true,
+        administers: false,
+    })
 }
 
 /// The caller has closed its end, or its writing side as the order to die. `nix` has no name for it.
@@ -147,6 +152,10 @@ fn run(job: Job<'_>) -> i32 {
     let missing =
         || Failure::new(Stage::Prepare, format!("find the backend {}", spec.backend), Errno::ENOSYS);
     let done = isolator.ok_or_else(missing).and_then(|isolator| {
+        if spec.administers() && !spec.backend.lends_root() {
+            let call = format!("change the root under the backend {}", spec.backend);
+            return Err(Failure::new(Stage::Root, call, Errno::EOPNOTSUPP));
+        }
         isolator.probe(spec)?;
         isolator.run(job)
     });

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use caps::{CapSet, Capability};
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
@@ -132,7 +132,7 @@ pub(super) fn resume_command(job: &Job<'_>, order: &Order) -> Report {
 fn give_up(job: &Job<'_>, order: &Order) -> Result<Enforced, Failure> {
     // A tracer leaves the terminal to the session of the command.
     leave_session(&job.stdin, job.spec.terminal && !order.traces)?;
-    give_up_privileges(order.situation)?;
+    give_up_privileges(order.situation, &kept(job.spec, order.situation))?;
     enter_working_directory(order)?;
     // A kernel without it, or without a part of it, is one where less is claimed.
     let enforced = domain::enter(&order.rules);
@@ -142,8 +142,22 @@ fn give_up(job: &Job<'_>, order: &Order) -> Result<Enforced, Failure> {
     Ok(Enforced { network, ..enforced })
 }
 
-fn give_up_privileges(situation: Situation) -> Result<(), Failure> {
+/// What stays with a command: with the root user's files come modes that the root user alone can pass. It is a capability
+/// over what the user namespace has, which is the caller's.
+fn kept(spec: &Spec, situation: Situation) -> CapsHashSet {
+    let keeps = spec.administers() && situation.user.is_none() && situation.own_processes;
+    if keeps { CapsHashSet::from([Capability::CAP_DAC_OVERRIDE]) } else { CapsHashSet::new() }
+}
+
+fn give_up_privileges(situation: Situation, kept: &CapsHashSet) -> Result<(), Failure> {
     let stage = Stage::Privileges;
+    let keep = |set: CapSet, kept: &CapsHashSet| {
+        caps::set(None, set, kept)
+            .map_err(|_| Failure::new(stage, format!("set {set:?} capabilities"), Errno::EPERM))
+    };
+    // While there is a right to hand anything on.
+    keep(CapSet::Inheritable, kept)?;
+    keep(CapSet::Ambient, kept)?;
     // Who lacks the capability for it, in a container or under another sandbox, can gain none either: exec gives none
     // with `no_new_privs`, and the sets are emptied below.
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap_or(true) {
@@ -153,10 +167,8 @@ fn give_up_privileges(situation: Situation) -> Result<(), Failure> {
     if let Some((uid, gid)) = situation.user {
         become_user(uid, gid)?;
     }
-    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
-        caps::clear(None, set)
-            .map_err(|_| Failure::new(stage, format!("clear {set:?} capabilities"), Errno::EPERM))?;
-    }
+    keep(CapSet::Effective, kept)?;
+    keep(CapSet::Permitted, kept)?;
     if !situation.own_processes {
         // Where no namespace ends with its first process, at least the command ends with the one that watches it.
         prctl::set_pdeathsig(Signal::SIGKILL).or_fail(stage, || "prctl(PR_SET_PDEATHSIG)".to_owned())?;
@@ -208,7 +220,8 @@ fn give_pipes(uid: u32, gid: u32) {
 /// Filters the system calls. Whether nothing can be connected to but what the caller serves.
 fn filter_calls(job: &Job<'_>, order: &Order) -> Result<bool, Failure> {
     let own_root = job.spec.backend.changes_root();
-    let filter = |internet| calls::filter(Reach { internet, traces: order.traces, own_root });
+    let administers = job.spec.administers();
+    let filter = |internet| calls::filter(Reach { internet, traces: order.traces, own_root, administers });
     let (internet, holds) = match job.spec.network {
         Network::None => (Internet::None, true),
         Network::Host => (Internet::All, false),

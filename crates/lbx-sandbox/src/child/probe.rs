@@ -58,7 +58,8 @@ fn attempt(probe: &Probe) -> Result<(), Failure> {
         Probe::Filter => {
             no_new_privileges()?;
             let call = || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned();
-            let reach = Reach { internet: Internet::None, traces: false, own_root: false };
+            let reach =
+                Reach { internet: Internet::None, traces: false, own_root: false, administers: false };
             calls::filter(reach).install().or_fail(Stage::Privileges, call)
         }
         Probe::Landlock => landlock(),

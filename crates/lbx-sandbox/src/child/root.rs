@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -19,12 +20,14 @@ use nix::unistd::{chdir, chroot, fchdir, pivot_root, symlinkat, write};
 use super::farm;
 use super::mounts::{self, Kind, PLACE, fd_path};
 use crate::error::{Failure, OrFail, Stage};
-use crate::spec::{Access, Bind, File, Root, Spec, Tmpfs, is_below};
+use crate::spec::{Access, Bind, Changes, File, Root, Spec, Tmpfs, is_below};
 
 /// Every path of the host that the sandbox uses, opened before anything is mounted over it.
 pub(super) struct Sources {
     roots: Vec<OwnedFd>,
     binds: Vec<(OwnedFd, Kind)>,
+    /// Where changes go that are a layer of their own.
+    above: Option<OwnedFd>,
 }
 
 impl Sources {
@@ -36,12 +39,16 @@ impl Sources {
         };
         let stage = Stage::Sources;
         let flags = PLACE | OFlag::O_DIRECTORY;
-        let roots = roots
-            .iter()
-            .map(|p| open(p, flags, Mode::empty()).or_fail(stage, || format!("open({p:?}, O_DIRECTORY)")))
-            .collect::<Result<_, _>>()?;
+        let open = |path: &PathBuf| {
+            open(path, flags, Mode::empty()).or_fail(stage, || format!("open({path:?}, O_DIRECTORY)"))
+        };
+        let roots = roots.iter().map(open).collect::<Result<_, _>>()?;
         let binds = spec.binds.iter().map(open_bind).collect::<Result<_, _>>()?;
-        Ok(Self { roots, binds })
+        let above = match &spec.changes {
+            Changes::Above(place) => Some(open(place)?),
+            Changes::Never | Changes::InPlace => None,
+        };
+        Ok(Self { roots, binds, above })
     }
 }
 
@@ -187,14 +194,17 @@ pub(super) fn is_in_tmpfs(spec: &Spec, target: &str) -> bool {
     matches!(enclosing(spec, target), Some(Enclosing::Tmpfs))
 }
 
-/// Assembles the root, read-only; the result is its top directory.
+/// Assembles the root, read-only unless it may be changed; the result is its top directory.
 ///
 /// With a `user`, the command is that one and not the owner of what it sees.
 pub(super) fn build(spec: &Spec, sources: &Sources, user: Option<User>) -> Result<OwnedFd, Failure> {
+    if spec.changes == Changes::InPlace {
+        return lend_tree(spec, sources);
+    }
     let additions = additions(spec, sources, user)?;
     let staging = stage_directory(spec, sources)?;
     match &spec.root {
-        Root::Layers(_) => stack(&staging, &sources.roots, &additions),
+        Root::Layers(_) => stack(&staging, sources, &additions),
         Root::Tree(_) => mirror_tree(&staging, &sources.roots[0], &additions),
     }
 }
@@ -225,8 +235,9 @@ fn directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Failure> {
 ///
 /// The options of a mount have to fit in a page, and layers have long names: each gets a link with a
 /// number for its name in the staging directory, which is the working directory.
-fn stack(staging: &OwnedFd, layers: &[OwnedFd], additions: &Nodes<'_>) -> Result<OwnedFd, Failure> {
+fn stack(staging: &OwnedFd, sources: &Sources, additions: &Nodes<'_>) -> Result<OwnedFd, Failure> {
     let stage = Stage::Root;
+    let layers = &sources.roots;
     write_additions(&directory(staging, "s")?, additions)?;
     let mut lower = "lowerdir=s".to_owned();
     let mut seen = BTreeSet::new();
@@ -238,18 +249,58 @@ fn stack(staging: &OwnedFd, layers: &[OwnedFd], additions: &Nodes<'_>) -> Result
             continue;
         }
         let name = number.to_string();
-        let destination = fd_path(layer);
-        symlinkat(destination.as_str(), staging, name.as_str())
-            .or_fail(stage, || format!("symlinkat({destination:?}, {name:?})"))?;
+        link_to(layer, staging, &name)?;
         lower.push(':');
         lower.push_str(&name);
     }
     lower.push_str(",userxattr");
     let root = directory(staging, "root")?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mounts::fresh("overlay", &root, "root", flags, Some(&lower), stage)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let mount = |flags, options: &str| mounts::fresh("overlay", &root, "root", flags, Some(options), stage);
+    match &sources.above {
+        None => mount(flags | MsFlags::MS_RDONLY, &lower)?,
+        Some(place) => {
+            // Held until it is mounted: the links lead to descriptors.
+            let (upper, work) = (directory(place, "upper")?, directory(place, "work")?);
+            link_to(&upper, staging, "u")?;
+            link_to(&work, staging, "w")?;
+            let options = format!("{lower},upperdir=u,workdir=w");
+            // Nothing of it needs to survive a crash. Older kernels, before 5.10, wait for the disk.
+            mount(flags, &format!("{options},volatile")).or_else(|_| mount(flags, &options))?;
+        }
+    }
     openat(staging, "root", PLACE | OFlag::O_DIRECTORY, Mode::empty())
         .or_fail(stage, || "openat(\"root\")".to_owned())
+}
+
+/// Gives an open directory a short name in the staging directory.
+fn link_to(place: &OwnedFd, staging: &OwnedFd, name: &str) -> Result<(), Failure> {
+    let destination = fd_path(place);
+    symlinkat(destination.as_str(), staging, name)
+        .or_fail(Stage::Root, || format!("symlinkat({destination:?}, {name:?})"))
+}
+
+/// Makes a root of a tree that may be changed, with the places of what is mounted in it.
+fn lend_tree(spec: &Spec, sources: &Sources) -> Result<OwnedFd, Failure> {
+    let stage = Stage::Root;
+    let tree = &sources.roots[0];
+    let binds = spec.binds.iter().zip(sources.kinds()).map(|(bind, kind)| (bind.target.as_str(), kind));
+    let tmpfs = spec.tmpfs.iter().map(|tmpfs| (tmpfs.target.as_str(), Kind::Directory));
+    let own = ["/proc", "/dev", "/sys"].map(|target| (target, Kind::Directory));
+    for (target, kind) in own.into_iter().chain(binds).chain(tmpfs) {
+        if enclosing(spec, target).is_none() {
+            mounts::spot(tree.as_fd(), target, kind, true, stage)?;
+        }
+    }
+    let Root::Tree(path) = &spec.root else {
+        return Err(Failure::new(stage, "open(tree)", Errno::EINVAL));
+    };
+    // Over itself: only what is mounted can become the root.
+    mounts::bind(tree, tree, &path.to_string_lossy(), stage)?;
+    let root = open(path, PLACE | OFlag::O_DIRECTORY, Mode::empty())
+        .or_fail(stage, || format!("open({path:?}, O_DIRECTORY)"))?;
+    mounts::restrict(&root, false, stage)?;
+    Ok(root)
 }
 
 fn write_additions(at: &OwnedFd, additions: &Nodes<'_>) -> Result<(), Failure> {
@@ -387,7 +438,7 @@ pub(super) fn fill(
     let mut fillings: Vec<_> = spec.tmpfs.iter().map(Filling::Tmpfs).chain(binds).collect();
     fillings.sort_by_key(|f| f.target().matches('/').count());
     for filling in fillings {
-        let create = is_in_tmpfs(spec, filling.target());
+        let create = spec.changes == Changes::InPlace || is_in_tmpfs(spec, filling.target());
         match filling {
             Filling::Tmpfs(tmpfs) => mount_tmpfs(root, tmpfs, create, user)?,
             Filling::Bind(bind, source, kind) if user.is_some() && is_closed(bind, source)? => {

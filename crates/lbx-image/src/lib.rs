@@ -44,7 +44,7 @@ pub use self::flatten::flatten;
 pub use self::image::{Image, ImageConfig, Layer, Platform};
 pub use self::pull::{PullOptions, pull, pull_from};
 pub use self::reference::{Digest, Reference};
-pub use self::registry::{MemoryRegistry, Registry, Remote};
+pub use self::registry::{MemoryRegistry, Outlet, Registry, Remote};
 pub use self::remove::remove_tree;
 pub use self::store::{Scratch, Store, is_working};
 pub use lbx_net::{CertificateProblem, ProxyOptions};

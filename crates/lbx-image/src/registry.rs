@@ -7,6 +7,7 @@ mod memory;
 
 use std::time::Duration;
 
+pub use self::http::Outlet;
 pub use self::memory::MemoryRegistry;
 
 use self::http::{HttpBody, HttpRegistry};

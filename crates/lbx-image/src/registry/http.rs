@@ -27,6 +27,7 @@ use oci_client::{Client, RegistryOperation};
 use tokio::sync::Mutex;
 
 use self::failure::Asked;
+pub use self::gate::Outlet;
 use self::gate::{Gate, Refusal, Route};
 use super::{Blob, Body, Failure};
 use crate::manifest::{self, MANIFEST_LIMIT};

@@ -10,7 +10,9 @@
 
 mod dial;
 mod head;
+mod outlet;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -27,10 +29,13 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use self::dial::{Connection, Dialer, Upstream};
 use self::head::{Head, read_answer, read_head};
+pub use self::outlet::Outlet;
 use crate::{Cause, PullOptions, Reference};
 
 /// How long a client of the gate may take to say what it wants: it is this process.
 const ASKING: Duration = Duration::from_secs(10);
+/// How many hosts are written down.
+const MOST_HOSTS: usize = 100;
 /// How much is moved at once, in bytes.
 const PIECE: usize = 64 << 10;
 
@@ -45,7 +50,8 @@ pub(super) struct Gate {
 /// What the client may do, how much may come back, and what it was refused.
 #[derive(Debug)]
 struct Session {
-    address: SocketAddr,
+    /// Where the client of this process comes to; none where clients are others.
+    address: Option<SocketAddr>,
     /// `Basic …`, as the client presents it.
     credentials: String,
     guard: Guard,
@@ -57,6 +63,8 @@ struct Session {
     refusal: Mutex<Option<Refusal>>,
     /// The last status that came in plain HTTP; 0 for none.
     status: AtomicU16,
+    /// Where it has led.
+    hosts: Mutex<BTreeSet<String>>,
 }
 
 /// Where a gate may lead.
@@ -102,7 +110,7 @@ impl Gate {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let (address, secret, guard) = (listener.local_addr()?, secret()?, guard(reference, options));
         let session = Arc::new(Session {
-            address,
+            address: Some(address),
             credentials: head::basic("lbx", &secret),
             dialer: Dialer::new(guard.clone(), options, Arc::clone(trust)),
             guard,
@@ -111,6 +119,7 @@ impl Gate {
             lifted: watch::Sender::new(false),
             refusal: Mutex::new(None),
             status: AtomicU16::new(0),
+            hosts: Mutex::default(),
         });
         let acceptor = tokio::spawn(accept(listener, Arc::clone(&session))).abort_handle();
         Ok(Self { proxy: format!("http://lbx:{secret}@{address}"), session, acceptor })
@@ -199,7 +208,10 @@ impl Session {
             Some(given) => given == self.credentials,
             // reqwest drops them when plain HTTP leads to another host.
             // Whoever is this user may read this process's memory anyway.
-            None => is_own(client.peer_addr()?, self.address).unwrap_or(false),
+            None => self
+                .address
+                .zip(client.peer_addr().ok())
+                .is_some_and(|(here, peer)| is_own(peer, here).unwrap_or(false)),
         };
         if !known {
             return answer(&mut client, 407).await;
@@ -319,7 +331,15 @@ impl Session {
 
     fn may_lead(&self, url: &Url) -> Result<(), Refusal> {
         tracing::debug!(to = authority(url), encrypted = self.route.encrypted, "a request");
-        if self.guard.allows(url) { Ok(()) } else { Err(forbidden(url)) }
+        if !self.guard.allows(url) {
+            return Err(forbidden(url));
+        }
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if hosts.len() < MOST_HOSTS {
+            hosts.insert(host);
+        }
+        Ok(())
     }
 }
 
@@ -400,7 +420,9 @@ mod tests {
 
     /// What the gate answers to a head, with or without the secret.
     async fn ask(gate: &Gate, request: &str, secret: bool) -> String {
-        let mut stream = TcpStream::connect(gate.session.address).await.expect("the gate is open");
+        let mut stream = TcpStream::connect(gate.session.address.expect("a client of this process"))
+            .await
+            .expect("the gate is open");
         let credentials = if secret { gate.session.credentials.as_str() } else { "Basic eDp5" };
         let head = format!("{request} HTTP/1.1\r\nProxy-Authorization: {credentials}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.expect("a listener");
@@ -450,7 +472,9 @@ mod tests {
         });
         let gate = gate(&server, PATIENT).await;
         gate.lift();
-        let mut stream = TcpStream::connect(gate.session.address).await.expect("the gate is open");
+        let mut stream = TcpStream::connect(gate.session.address.expect("a client of this process"))
+            .await
+            .expect("the gate is open");
         let request = format!(
             "GET http://{server}/ HTTP/1.1\r\nProxy-Authorization: {}\r\n\r\n",
             gate.session.credentials
@@ -512,7 +536,7 @@ mod tests {
     async fn a_closed_gate_ends_what_went_through_it() {
         let server = sender(10_000_000).await;
         let gate = gate(&server, PATIENT).await;
-        let address = gate.session.address;
+        let address = gate.session.address.expect("a client of this process");
         gate.allow(1000);
         let request = format!("GET http://{server}/");
         let (answer, ()) = tokio::join!(ask(&gate, &request, true), async {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tar::Archive;
 
 use crate::image::debian::Apt;
+use crate::image::recipe::Architecture;
 use crate::{Result, workspace};
 
 /// The release that it is taken from.
@@ -18,7 +19,7 @@ pub(crate) fn fetch() -> Result<PathBuf> {
     let folder = workspace::target()?.join("kernel");
     let kernel = folder.join("vmlinuz");
     if !kernel.exists() {
-        let apt = Apt::open(&folder.join("apt"), SUITE)?;
+        let apt = Apt::open(&folder.join("apt"), SUITE, Architecture::Amd64)?;
         let plan = apt.plan(&[PACKAGE.to_owned()])?;
         let is_kernel = |name: &str| name.starts_with("linux-image-") && name != PACKAGE;
         let package = plan.iter().find(|package| is_kernel(&package.name));

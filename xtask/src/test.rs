@@ -19,8 +19,8 @@ const ALSO_AS_ROOT: [&str; 4] = ["it", "matrix", "repro", "sandbox"];
 /// What cannot be skipped here: the set-up has provided for it.
 const MUST_RUN: &str = "registry,sandbox,standin,wheels";
 
-/// The runtimes whose stand-in images the tests use.
-const RUNTIMES: [&str; 3] = ["python3.9", "python3.11", "python3.13"];
+/// The stand-in images that the tests use.
+const RUNTIMES: [&str; 5] = ["python3.9", "python3.11", "python3.13", "build-python3.11", "python3.11-arm64"];
 
 /// What to run.
 #[derive(clap::Args)]

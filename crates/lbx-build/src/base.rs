@@ -1,5 +1,7 @@
 //! The image as a place to run things: its root, its environment, its Python.
 
+use std::io;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, mpsc};
 
@@ -9,7 +11,6 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::event::Event;
-use crate::index::Serving;
 use crate::limits::{Breach, Limits, Watch};
 use crate::site::Site;
 use crate::suspect;
@@ -208,6 +209,17 @@ pub(crate) struct Output {
     pub(crate) text: String,
 }
 
+/// The one server that a command can reach.
+pub(crate) trait Serves: Sync {
+    /// Serves at the socket that the sandbox has made, or at its own.
+    fn listen(&self, listener: Option<TcpListener>) -> io::Result<()>;
+
+    /// Whether something is being made that the command waits for.
+    fn is_exchanging(&self) -> bool {
+        false
+    }
+}
+
 /// The most of a command's output that is kept. Bytes.
 const KEPT_OUTPUT: usize = 4 << 20;
 
@@ -216,7 +228,7 @@ const KEPT_OUTPUT: usize = 4 << 20;
 pub(crate) fn run(
     site: &Site,
     spec: &Spec,
-    serving: Option<&Serving<'_>>,
+    serving: Option<&dyn Serves>,
     line: &(dyn Fn(&str) + Sync),
 ) -> Result<Output, Error> {
     site.cancel.check()?;
@@ -233,7 +245,7 @@ pub(crate) fn run(
     }
     let watch = Watch::start(limits, &spec);
     // What is built meanwhile has clocks of its own.
-    let waits = || serving.is_some_and(Serving::is_exchanging);
+    let waits = || serving.is_some_and(Serves::is_exchanging);
     let heard = |said: &str| {
         watch.hear();
         line(said);

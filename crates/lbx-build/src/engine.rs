@@ -174,7 +174,7 @@ impl PullRequest<'_> {
 }
 
 /// The bytes of the host's CA bundle, for registries behind a private authority.
-fn ca_pem(host: &Host) -> Result<Vec<Vec<u8>>, Error> {
+pub(crate) fn ca_pem(host: &Host) -> Result<Vec<Vec<u8>>, Error> {
     host.ca_bundle.iter().map(|path| Ok(fs_err::read(path)?)).collect()
 }
 

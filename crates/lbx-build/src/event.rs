@@ -42,6 +42,27 @@ pub enum Event {
         /// The version of its pip.
         pip: String,
     },
+    /// The package manager of an image starts to install what builds need.
+    PackagesStarted {
+        /// The image.
+        image: String,
+        /// The packages that are wanted.
+        packages: Vec<String>,
+    },
+    /// It says a line.
+    PackagesLine {
+        /// What it says.
+        line: String,
+    },
+    /// It is done.
+    PackagesFinished {
+        /// The image.
+        image: String,
+        /// What came into it, names with versions.
+        installed: Vec<String>,
+        /// The hosts that it came from.
+        hosts: Vec<String>,
+    },
     /// Nothing keeps the versions of a dependency set where they are.
     Unlocked {
         /// Index of the set.

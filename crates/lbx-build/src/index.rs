@@ -15,6 +15,7 @@ use lbx_plan::{At, Config, DependencySet, Hidden, IndexStrategy, PlaceOption, Pl
 use lbx_sandbox::Network;
 use tokio::runtime::Handle;
 
+use crate::base::Serves;
 use crate::engine::Host;
 use crate::error::Error;
 use crate::project::{Project, Variable};
@@ -233,25 +234,25 @@ pub(crate) struct Serving<'i> {
     port: u16,
 }
 
-impl Serving<'_> {
-    /// What the sandbox can reach, where that can be kept to this.
-    pub(crate) fn network(&self, site: &Site) -> Network {
-        if site.isolation.claims.network_served { Network::Served(self.port) } else { Network::Host }
-    }
-
-    /// Whether something is being built that the command waits for.
-    pub(crate) fn is_exchanging(&self) -> bool {
-        self.session.is_exchanging()
-    }
-
-    /// Serves at the socket that the sandbox has made, or at its own.
-    pub(crate) fn listen(&self, listener: Option<TcpListener>) -> io::Result<()> {
+impl Serves for Serving<'_> {
+    fn listen(&self, listener: Option<TcpListener>) -> io::Result<()> {
         // The server's tasks belong to the runtime, and this thread does not.
         let _runtime = self.indexes.runtime.enter();
         self.server.listen(match listener {
             Some(listener) => listener,
             None => self.own.try_clone()?,
         })
+    }
+
+    fn is_exchanging(&self) -> bool {
+        self.session.is_exchanging()
+    }
+}
+
+impl Serving<'_> {
+    /// What the sandbox can reach, where that can be kept to this.
+    pub(crate) fn network(&self, site: &Site) -> Network {
+        if site.isolation.claims.network_served { Network::Served(self.port) } else { Network::Host }
     }
 
     /// The address of the one index that pip is told of.

@@ -28,13 +28,14 @@ mod session;
 mod site;
 mod source;
 mod suspect;
+mod system;
 mod vendor;
 mod workshop;
 
 pub use archive::pack_wheels;
 pub use cancel::Cancel;
 pub use engine::{Destination, Host, Options, PullRequest, Pulled, build, pull};
-pub use error::{Error, ErrorKind, SourceError};
+pub use error::{Error, ErrorKind, PackagesError, SourceError};
 pub use event::{Event, Observer};
 pub use lbx_image::ProxyOptions;
 pub use limits::{Breach, Limits, TimeLimits, bytes};

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use lbx_sandbox::{Access, Spec, bytes_in};
+use lbx_sandbox::{Access, Changes, Spec, bytes_in};
 
 /// How often a clock is looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -150,8 +150,12 @@ impl Places {
     fn of(spec: &Spec) -> Self {
         let writable = || spec.binds.iter().filter(|bind| bind.access == Access::ReadWrite);
         let tmp = spec.tmpfs.iter().map(|tmpfs| tmpfs.target.clone());
+        let changed = match &spec.changes {
+            Changes::Above(place) => Some(place.clone()),
+            Changes::Never | Changes::InPlace => None,
+        };
         Self {
-            outputs: writable().map(|bind| bind.source.clone()).collect(),
+            outputs: writable().map(|bind| bind.source.clone()).chain(changed).collect(),
             made: spec.scratch.clone(),
             targets: writable().map(|bind| bind.target.clone()).collect(),
             // Where paths are traced, the folders lie beside the root, and have numbers.

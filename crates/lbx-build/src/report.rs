@@ -77,6 +77,8 @@ pub struct BuiltReport {
     pub sha256: String,
     /// The wheels that it was built with, by file name, with their SHA-256.
     pub requires: BTreeMap<String, String>,
+    /// The system packages that were installed for the build, with their versions.
+    pub system_packages: BTreeMap<String, String>,
     /// Whether a second build gave the same wheel; none where there was none.
     pub reproducible: Option<bool>,
     /// The first difference.
@@ -255,6 +257,7 @@ fn built_report(built: &Built) -> BuiltReport {
         file: built.wheel.filename.to_string(),
         sha256: built.wheel.digest.to_string(),
         requires: built.requires.clone(),
+        system_packages: built.system_packages.clone(),
         reproducible: built.again.reproducible(),
         difference: built.again.difference(),
     }

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use crate::remove::remove_directory;
 use crate::store::{Store, StoredLayer};
-use crate::unpack::{PathBytes, Resolver, Root};
+use crate::unpack::{LayerRecord, PathBytes, Resolver, Root};
 use crate::{Digest, Error, Image};
 
 const DIRECTORY: OFlags =
@@ -46,6 +46,14 @@ fn flatten_into(store: &Store, image: &Image) -> Result<PathBuf, Error> {
     }
     store.commit_flat(&work, &key)?;
     Ok(finished)
+}
+
+/// Copies a complete tree to a path that does not exist yet, whose owner may then change it. Files are cloned where the file
+/// system can.
+pub fn copy_tree(tree: &Path, target: &Path) -> Result<(), Error> {
+    fs_err::create_dir_all(target)?;
+    let layer = StoredLayer { tree: tree.to_path_buf(), record: LayerRecord::default() };
+    merge(&layer, target, Resolver::detect())
 }
 
 /// Puts one layer on top of a tree.

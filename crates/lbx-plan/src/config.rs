@@ -62,6 +62,10 @@ pub struct Project {
     /// The image to build source distributions, local projects and repositories in, in place of `image`: one with
     /// compilers.
     pub build_image: Option<At<String>>,
+    /// System packages, such as `libxml2-devel`, that are there where sources are built: the image's own package manager
+    /// installs them, and they are in no artifact.
+    #[serde(default)]
+    pub system_packages: Vec<At<String>>,
     /// What it means that several package indexes have a project.
     #[serde(default)]
     pub index_strategy: IndexStrategy,
@@ -81,10 +85,12 @@ pub enum IndexStrategy {
 
 /// `[build.NAME]`: how the package NAME is built, when it is built from a source distribution.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Build {
-    /// The image to build it in.
-    pub image: At<String>,
+    /// The image to build it in, in place of the project's `build-image`.
+    pub image: Option<At<String>>,
+    /// System packages that are there where it is built, in place of the project's `system-packages`.
+    pub system_packages: Option<Vec<At<String>>>,
 }
 
 /// `[[index]]`: one package index.
@@ -160,7 +166,28 @@ impl Config {
         let mut config: Config = toml::from_str(text).map_err(|error| from_toml(file, text, &error))?;
         config.origin = Origin { file: file.to_owned(), text: text.to_owned() };
         config.index.iter().try_for_each(|index| config.check_index(index))?;
+        config.check_build()?;
         Ok(config)
+    }
+
+    fn check_build(&self) -> Result<(), ConfigError> {
+        let own = self.build.values().filter_map(|build| build.system_packages.as_ref()).flatten();
+        for package in self.project.system_packages.iter().chain(own) {
+            if !is_package(&package.value) {
+                let message = format!("{:?} is no name of a system package", package.value);
+                let hint =
+                    Some("one word each, as in `system-packages = [\"libxml2-devel\", \"gcc\"]`".to_owned());
+                return Err(self.error(package.offset, message, hint));
+            }
+        }
+        for (name, build) in &self.build {
+            if build.image.is_none() && build.system_packages.is_none() {
+                let message = format!("[build.{}] says nothing", name.value);
+                let hint = Some("it can have `image` and `system-packages`".to_owned());
+                return Err(self.error(name.offset, message, hint));
+            }
+        }
+        Ok(())
     }
 
     /// A password that stands in the file is in everybody's checkout.
@@ -193,6 +220,16 @@ impl Config {
         }
         Position::of(&self.origin.file, &self.origin.text, offset)
     }
+}
+
+/// Whether a package manager can take a word for a package, or a version of one, and for nothing else: no option, no file
+/// of the image.
+fn is_package(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && word.len() <= 200
+        && word.chars().all(|c| c.is_ascii_alphanumeric() || "+-._:=~()".contains(c))
+        // To apt, a package with this at its end is one to remove.
+        && !word.ends_with('-')
 }
 
 impl PartialOrd for At<String> {
@@ -315,6 +352,24 @@ source = "layers/pythonutils"
         assert_eq!(wrong.to_string(), "lbx.toml:5:7: the address of an index has a user or password in it");
         let wrong = error(&format!("{head}url = \"https://h/simple\"\nusername-env = \"U\"\n"));
         assert_eq!(wrong.to_string(), "lbx.toml:6:16: `username-env` without `password-env`");
+    }
+
+    #[test]
+    fn system_packages_are_words_that_no_package_manager_takes_for_anything_else() {
+        let head = "[project]\nruntime = \"python3.11\"\n";
+        let good = format!(
+            "{head}system-packages = [\"gcc-c++\", \"libxml2-dev=2.9+dfsg-1~x\", \"pkgconfig(x)\"]\n"
+        );
+        assert_eq!(Config::parse("lbx.toml", &good).unwrap().project.system_packages.len(), 3);
+        for bad in
+            ["", "-y", "--installroot=/", "./a.rpm", "/usr/bin/gcc", "a b", "a;b", "$(x)", "bash-", "a\\n"]
+        {
+            let wrong = error(&format!("{head}[build.x]\nsystem-packages = [\"gcc\", \"{bad}\"]\n"));
+            assert!(wrong.to_string().starts_with("lbx.toml:4:27: "), "{wrong}");
+            assert!(wrong.message.ends_with(" is no name of a system package"), "{wrong}");
+        }
+        let wrong = error(&format!("{head}[build.x]\n"));
+        assert_eq!(wrong.to_string(), "lbx.toml:3:8: [build.x] says nothing");
     }
 
     #[test]

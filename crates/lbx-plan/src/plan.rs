@@ -27,6 +27,10 @@ pub struct Plan {
     pub build_image: Option<String>,
     /// The images for single packages, by normalised name.
     pub build_images: BTreeMap<String, String>,
+    /// The system packages that are there where sources are built, sorted.
+    pub system_packages: Vec<String>,
+    /// The same for single packages, by normalised name.
+    pub system_packages_of: BTreeMap<String, Vec<String>>,
     /// The sets of dependencies, each resolved once however many artifacts use it.
     pub sets: Vec<DependencySet>,
     /// The artifacts, in the order of their names.
@@ -204,6 +208,12 @@ impl Plan {
         own.or(self.build_image.as_ref()).unwrap_or(&self.image)
     }
 
+    /// The system packages that are there where a package is built.
+    pub fn system_packages(&self, name: Option<&str>) -> &[String] {
+        let own = name.and_then(|name| self.system_packages_of.get(&crate::locks::normalized(name)));
+        own.unwrap_or(&self.system_packages)
+    }
+
     /// Where its commands run.
     pub fn image_choice(&self) -> ImageChoice {
         ImageChoice { runtime: self.runtime.clone(), arch: self.arch, image: self.image.clone() }
@@ -215,14 +225,19 @@ impl Plan {
         check_names(config)?;
         let ImageChoice { runtime, arch, image } = ImageChoice::new(config, overrides)?;
         let image_of = |(name, build): (&At<String>, &Build)| {
-            (crate::locks::normalized(name), build.image.value.clone())
+            Some((crate::locks::normalized(name), build.image.as_ref()?.value.clone()))
+        };
+        let packages_of = |(name, build): (&At<String>, &Build)| {
+            Some((crate::locks::normalized(name), sorted(build.system_packages.as_ref()?)))
         };
         let mut plan = Self {
             runtime,
             arch,
             image,
             build_image: config.project.build_image.as_ref().map(|image| image.value.clone()),
-            build_images: config.build.iter().map(image_of).collect(),
+            build_images: config.build.iter().filter_map(image_of).collect(),
+            system_packages: sorted(&config.project.system_packages),
+            system_packages_of: config.build.iter().filter_map(packages_of).collect(),
             sets: Vec::new(),
             artifacts: Vec::new(),
             not_selected: Vec::new(),
@@ -395,6 +410,12 @@ fn function_files(config: &Config, function: &Function) -> Vec<String> {
     let mut files = values(&config.defaults.requirements);
     files.extend(values(&function.requirements));
     files
+}
+
+/// Each once, in an order that is not the user's.
+fn sorted(list: &[At<String>]) -> Vec<String> {
+    let all: BTreeSet<&String> = list.iter().map(|at| &at.value).collect();
+    all.into_iter().cloned().collect()
 }
 
 fn values(list: &[At<String>]) -> Vec<String> {

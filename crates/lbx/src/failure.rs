@@ -45,6 +45,10 @@ impl From<lbx_build::Error> for Failure {
             | lbx_build::Error::PipNoSpace { output, .. }
             | lbx_build::Error::Fetch { output, .. }
             | lbx_build::Error::Build { output, .. } => Some(output.clone()),
+            lbx_build::Error::Packages(error) => match &**error {
+                lbx_build::PackagesError::Failed { output, .. } => Some(output.clone()),
+                _ => None,
+            },
             _ => None,
         };
         let diagnosis = match &error {

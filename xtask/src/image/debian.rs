@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use tar::{Archive, EntryType};
 
-use super::recipe::Recipe;
+use super::database;
+use super::recipe::{Architecture, Recipe};
 use super::tree::{Node, Tree, is_below};
 use crate::{Result, process};
 
@@ -33,7 +34,7 @@ const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
-    architecture: String,
+    pub(crate) architecture: String,
 }
 
 impl Package {
@@ -52,11 +53,12 @@ pub(crate) struct Apt {
 
 impl Apt {
     /// Sets apt up for one suite and fetches the list of its packages.
-    pub(crate) fn open(folder: &Path, suite: &str) -> Result<Self> {
-        let apt = Self::configure(folder, false)?;
+    pub(crate) fn open(folder: &Path, suite: &str, architecture: Architecture) -> Result<Self> {
+        let apt = Self::configure(folder, architecture, false)?;
         let source = format!(
-            "Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\nArchitectures: amd64\nSigned-By: {KEYRING}\n",
-            mirror()?
+            "Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\nArchitectures: {}\nSigned-By: {KEYRING}\n",
+            mirror()?,
+            architecture.name(),
         );
         fs_err::write(folder.join(SOURCE), source)?;
         process::output(apt.get().arg("update"))?;
@@ -65,21 +67,21 @@ impl Apt {
 
     /// Sets apt up with what is in the folder, which may be a copy of the one that was opened. Nothing is
     /// fetched then, and what is not there is an error.
-    pub(crate) fn reopen(folder: &Path) -> Result<Self> {
+    pub(crate) fn reopen(folder: &Path, architecture: Architecture) -> Result<Self> {
         if !folder.join(SOURCE).exists() {
             return Err(format!("{}: no packages were fetched to there", folder.display()).into());
         }
-        Self::configure(folder, true)
+        Self::configure(folder, architecture, true)
     }
 
     /// Makes the folders and writes the configuration, which holds their place.
-    fn configure(folder: &Path, offline: bool) -> Result<Self> {
+    fn configure(folder: &Path, architecture: Architecture, offline: bool) -> Result<Self> {
         for part in ["sources", "state/lists/partial", "cache/archives/partial"] {
             fs_err::create_dir_all(folder.join(part))?;
         }
         fs_err::write(folder.join("state/status"), "")?;
         let options = folder.join("apt.conf");
-        fs_err::write(&options, apt_options(folder))?;
+        fs_err::write(&options, apt_options(folder, architecture))?;
         Ok(Self { folder: folder.to_path_buf(), options, offline })
     }
 
@@ -112,8 +114,23 @@ impl Apt {
     /// Adds the package's files to the tree, below `usr` where Debian has merged folders.
     pub(crate) fn unpack(&self, package: &Package, tree: &mut Tree) -> Result<()> {
         let path = self.archive(package);
-        let bytes = process::output(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&path))?;
+        let bytes = self.archive_of(package)?;
         add_archive(&bytes, tree).map_err(|error| format!("{}: {error}", path.display()).into())
+    }
+
+    /// The package's files, as a tar archive.
+    pub(crate) fn archive_of(&self, package: &Package) -> Result<Vec<u8>> {
+        process::output(Command::new("dpkg-deb").arg("--fsys-tarfile").arg(self.archive(package)))
+    }
+
+    /// What the package says of itself, as a tar archive.
+    pub(crate) fn control_of(&self, package: &Package) -> Result<Vec<u8>> {
+        process::output(Command::new("dpkg-deb").arg("--ctrl-tarfile").arg(self.archive(package)))
+    }
+
+    /// Where the packages come from, in apt's words.
+    pub(crate) fn source(&self) -> Result<Vec<u8>> {
+        Ok(fs_err::read(self.folder.join(SOURCE))?)
     }
 
     /// Where apt puts the package.
@@ -134,8 +151,8 @@ impl Apt {
 
 /// The host's own configuration stays in force but for this: its proxies are needed to get anywhere,
 /// while its hooks and its folders are root's.
-fn apt_options(folder: &Path) -> String {
-    let folder = folder.display();
+fn apt_options(folder: &Path, architecture: Architecture) -> String {
+    let (folder, architecture) = (folder.display(), architecture.name());
     format!(
         r#"#clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke;
@@ -144,8 +161,8 @@ fn apt_options(folder: &Path) -> String {
 #clear DPkg::Pre-Invoke;
 #clear DPkg::Post-Invoke;
 #clear APT::Architectures;
-APT::Architecture "amd64";
-APT::Architectures {{ "amd64"; }};
+APT::Architecture "{architecture}";
+APT::Architectures {{ "{architecture}"; }};
 APT::Install-Recommends "false";
 APT::Sandbox::User "";
 APT::Update::Error-Mode "any";
@@ -278,6 +295,9 @@ pub(crate) fn tree(apt: &Apt, packages: &[Package], recipe: &Recipe) -> Result<T
     }
     for edit in &recipe.edits {
         tree.edit(edit)?;
+    }
+    if let Some(manager) = &recipe.package_manager {
+        database::add(apt, packages, manager, &mut tree)?;
     }
     let bundle = certificates(&tree);
     tree.add_file("etc/ssl/certs/ca-certificates.crt", 0o644, bundle);

@@ -46,7 +46,7 @@ pub(crate) fn write(folder: &Path, recipe: &Recipe, layers: &[NamedLayer], label
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "digest": manifest_digest,
             "size": manifest.len(),
-            "platform": { "architecture": "amd64", "os": "linux" },
+            "platform": { "architecture": recipe.architecture.name(), "os": "linux" },
             "annotations": { "org.opencontainers.image.ref.name": recipe.python },
         }],
     });
@@ -81,7 +81,7 @@ fn config(recipe: &Recipe, layers: &[NamedLayer], labels: &Value) -> Value {
         layers.iter().map(|layer| json!({ "created": CREATED, "created_by": layer.name })).collect();
     json!({
         "created": CREATED,
-        "architecture": "amd64",
+        "architecture": recipe.architecture.name(),
         "os": "linux",
         "config": {
             "Env": recipe.config.env,

@@ -11,17 +11,18 @@ use serde_json::json;
 
 use self::debian::{Apt, Package};
 use self::layout::NamedLayer;
-use self::recipe::{RUNTIMES, Recipe, Source};
+use self::recipe::{Architecture, RUNTIMES, Recipe, Source};
 use self::tree::Tree;
 use self::wheels::Wheel;
 pub(crate) use self::wheels::python_with_pip;
 use crate::{Result, provision, workspace};
 
 mod bytecode;
+mod database;
 pub(crate) mod debian;
 mod layer;
 mod layout;
-mod recipe;
+pub(crate) mod recipe;
 mod tree;
 mod wheels;
 
@@ -34,8 +35,8 @@ const PACKAGES_LABEL: &str = "lbx.standin.packages";
 /// What to assemble, and where.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The runtime to make a stand-in for, or `all`
-    #[arg(long, default_value = "all", value_parser = ["python3.11", "python3.9", "python3.13", "all"])]
+    /// The image to make, by the runtime that it stands in for, or `all`
+    #[arg(long, default_value = "all", value_parser = RUNTIMES.into_iter().chain(["all"]).collect::<Vec<_>>())]
     runtime: String,
     /// Where to keep the images, each in a folder named after its runtime, instead of `standin` where cargo builds
     #[arg(long, value_name = "DIR")]
@@ -180,9 +181,14 @@ fn blobs(folder: &Path) -> Result<Vec<(String, u64)>> {
 
 /// Gets everything that the recipe names; the caller holds the lock.
 fn fetch(recipe: &Recipe, out: &Path, want: Want) -> Result<Inputs> {
-    let folder = out.join("packages").join(&recipe.suite);
+    let folder = out.join("packages").join(recipe.packages_folder());
     let offline = want == Want::Offline;
-    let apt = if offline { Apt::reopen(&folder)? } else { Apt::open(&folder, &recipe.suite)? };
+    let architecture = recipe.architecture;
+    let apt = if offline {
+        Apt::reopen(&folder, architecture)?
+    } else {
+        Apt::open(&folder, &recipe.suite, architecture)?
+    };
     let mut packages = apt.download(&recipe.packages)?;
     packages.retain(|package| !recipe.left_out.contains(&package.name));
     let wheels = wheels::download(&out.join("wheels"), recipe, offline)?;
@@ -207,7 +213,9 @@ fn assemble(recipe: &Recipe, out: &Path, want: Want, folder: &Path, stamp_path: 
         wheels::install(wheel, &below, &mut tree)?;
     }
     let fresh = tempfile::Builder::new().prefix(FRESH).tempdir_in(out)?;
-    bytecode::add(&mut tree, &recipe.python, &fresh.path().join("root"))?;
+    if recipe.architecture == Architecture::Amd64 {
+        bytecode::add(&mut tree, &recipe.python, &fresh.path().join("root"))?;
+    }
     let layers = layers(tree, recipe)?;
     let manifest = layout::write(&fresh.path().join("image"), recipe, &layers, &labels(recipe, &packages))?;
     if folder.exists() {

@@ -10,16 +10,45 @@ use sha2::{Digest, Sha256};
 use crate::Result;
 
 /// Changes whenever the same recipe would give other bytes, so that kept images are made anew.
-const ASSEMBLER: &str = "1";
+const ASSEMBLER: &str = "2";
 
 /// The runtimes that have a stand-in.
-pub(crate) const RUNTIMES: [&str; 3] = ["python3.11", "python3.9", "python3.13"];
+pub(crate) const RUNTIMES: [&str; 5] =
+    ["python3.11", "python3.9", "python3.13", "build-python3.11", "python3.11-arm64"];
 
-/// One stand-in image as its recipe describes it, with `{python}` filled in everywhere.
+/// A CPU that stand-ins are for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Architecture {
+    #[default]
+    Amd64,
+    Arm64,
+}
+
+impl Architecture {
+    /// Its name with Debian, and in images.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// Its name in Debian's paths.
+    fn triplet(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64-linux-gnu",
+            Self::Arm64 => "aarch64-linux-gnu",
+        }
+    }
+}
+
+/// One stand-in image as its recipe describes it, with `{python}` and `{triplet}` filled in everywhere.
 #[derive(Debug)]
 pub(crate) struct Recipe {
     pub(crate) runtime: String,
     pub(crate) python: String,
+    pub(crate) architecture: Architecture,
     pub(crate) suite: String,
     pub(crate) packages: Vec<String>,
     pub(crate) left_out: Vec<String>,
@@ -30,6 +59,7 @@ pub(crate) struct Recipe {
     pub(crate) wheels_below: String,
     pub(crate) requirements: PathBuf,
     pub(crate) pins: Vec<Pin>,
+    pub(crate) package_manager: Option<PackageManager>,
     pub(crate) config: Config,
     pub(crate) layers: Vec<Layer>,
     /// SHA-256 over everything the image is made from, packages and wheels aside.
@@ -119,6 +149,48 @@ struct Common {
     layers: Vec<WrittenLayer>,
 }
 
+/// A recipe that is another one but for what stands here.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Variant {
+    like: String,
+    #[serde(default)]
+    architecture: Architecture,
+    /// Further ones.
+    #[serde(default)]
+    packages: Vec<String>,
+    /// The only ones of the other's.
+    wheels: Option<Vec<String>>,
+    /// Of the system layer.
+    #[serde(default)]
+    entries: Vec<WrittenEntry>,
+    package_manager: Option<PackageManager>,
+}
+
+/// What the image's package manager knows.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PackageManager {
+    /// Packages that it does not know of, though their files are there.
+    pub(crate) unrecorded: Vec<String>,
+    /// Packages that are left out of other images.
+    not_left_out: Vec<String>,
+}
+
+impl Variant {
+    /// What makes no difference.
+    fn none_of(runtime: &str) -> Self {
+        Self {
+            like: runtime.to_owned(),
+            architecture: Architecture::default(),
+            packages: Vec::new(),
+            wheels: None,
+            entries: Vec::new(),
+            package_manager: None,
+        }
+    }
+}
+
 /// `python3.X.toml` as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -160,12 +232,28 @@ impl Recipe {
     /// Reads the recipe for `runtime` from the folder of recipes.
     pub(crate) fn read(folder: &Path, runtime: &str) -> Result<Self> {
         let mut files = Files::new(folder);
-        let common: Common = files.toml("common.toml")?;
-        let own: Own = files.toml(&format!("{runtime}.toml"))?;
-        let requirements = format!("{runtime}.requirements.txt");
-        let pins = parse_pins(&files.text(&requirements)?)
+        let mut common: Common = files.toml("common.toml")?;
+        let name = format!("{runtime}.toml");
+        let variant = if files.text(&name)?.contains("\nlike = ") {
+            files.toml(&name)?
+        } else {
+            Variant::none_of(runtime)
+        };
+        let own: Own = files.toml(&format!("{}.toml", variant.like))?;
+        let requirements = format!("{}.requirements.txt", variant.like);
+        let mut pins = parse_pins(&files.text(&requirements)?)
             .map_err(|error| format!("{}: {error}", folder.join(&requirements).display()))?;
-        let fill = |text: &str| text.replace("{python}", &own.python);
+        pins.retain(|pin| variant.wheels.as_ref().is_none_or(|wheels| wheels.contains(&pin.name)));
+        let triplet = variant.architecture.triplet();
+        let fill = |text: &str| text.replace("{python}", &own.python).replace("{triplet}", triplet);
+        let mut package_manager = variant.package_manager;
+        if let Some(manager) = &mut package_manager {
+            common.left_out.retain(|package| !manager.not_left_out.contains(package));
+            manager.unrecorded = manager.unrecorded.iter().map(|name| fill(name)).collect();
+        }
+        if let Some(system) = common.layers.iter_mut().find(|layer| layer.from == Some(Source::System)) {
+            system.entries.extend(variant.entries);
+        }
         let fill_all = |texts: &[String]| texts.iter().map(|text| fill(text)).collect::<Vec<_>>();
         let mut layers = Vec::new();
         for layer in common.layers {
@@ -182,8 +270,9 @@ impl Recipe {
         let edits = own.edits.into_iter().map(|edit| Edit { path: fill(&edit.path), ..edit }).collect();
         Ok(Self {
             runtime: runtime.to_owned(),
+            architecture: variant.architecture,
             suite: own.suite,
-            packages: fill_all(&[common.packages, own.packages].concat()),
+            packages: fill_all(&[common.packages, own.packages, variant.packages].concat()),
             left_out: common.left_out,
             drop: fill_all(&common.drop),
             moves: common.moves.iter().map(|(from, to)| (fill(from), fill(to))).collect(),
@@ -192,11 +281,20 @@ impl Recipe {
             wheels_below: fill(&own.wheels_below),
             requirements: folder.join(&requirements),
             pins,
+            package_manager,
             config: common.config,
             layers,
             digest: files.digest(),
             python: own.python,
         })
+    }
+
+    /// The name of the folder with its packages.
+    pub(crate) fn packages_folder(&self) -> String {
+        match self.architecture {
+            Architecture::Amd64 => self.suite.clone(),
+            Architecture::Arm64 => format!("{}-arm64", self.suite),
+        }
     }
 
     /// Where the interpreter looks for installed distributions.
@@ -292,10 +390,11 @@ mod tests {
     fn every_recipe_parses_and_leaves_no_placeholder() {
         for runtime in RUNTIMES {
             let recipe = Recipe::read(&workspace::standin_recipes(), runtime).unwrap();
-            assert_eq!(runtime, format!("python{}", recipe.python));
+            assert!(runtime.contains(&format!("python{}", recipe.python)));
             assert!(recipe.pins.iter().any(|pin| pin.name == "pip"));
             assert_eq!(recipe.layers.len(), 6);
-            assert!(!format!("{recipe:?}").contains("{python}"));
+            let shown = format!("{recipe:?}");
+            assert!(!shown.contains("{python}") && !shown.contains("{triplet}"), "{runtime}");
         }
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Built {
     pub(crate) wheel: Arc<Wheel>,
     /// The wheels that the build had, by name, with their SHA-256.
     pub(crate) requires: BTreeMap<String, String>,
+    /// The system packages that were installed for the build, names with versions.
+    pub(crate) system_packages: BTreeMap<String, String>,
     /// What it asked for in vain.
     pub(crate) refused: BTreeSet<String>,
     /// What came of a second build.
@@ -61,6 +63,8 @@ impl Again {
 struct Kept {
     sha256: String,
     requires: BTreeMap<String, String>,
+    #[serde(default)]
+    system_packages: BTreeMap<String, String>,
     refused: BTreeSet<String>,
     /// None where it was built once.
     #[serde(default)]
@@ -70,7 +74,7 @@ struct Kept {
 }
 
 /// One word for all that can change a wheel.
-pub(super) fn key(parts: &[&str]) -> String {
+pub(crate) fn key(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_le_bytes());
@@ -110,14 +114,17 @@ pub(super) fn find(context: &Context, key: &str, source: &Source) -> Result<Opti
     let Ok(kept) = serde_json::from_slice::<Kept>(&text) else { return Ok(None) };
     let Ok(digest) = kept.sha256.parse::<Digest>() else { return Ok(None) };
     let wheel = context.wheels.get(digest).map_err(|error| Error::wheel(key, error))?;
-    let Kept { requires, refused, reproducible, difference, .. } = kept;
+    let Kept { requires, system_packages, refused, reproducible, difference, .. } = kept;
     let again = match (reproducible, difference) {
         (_, Some(what)) => Again::Differs(what),
         (Some(_), None) => Again::Same,
         (None, None) => Again::Never,
     };
     let (source, made) = (source.name.clone(), source.made.clone());
-    Ok(wheel.map(|wheel| Built { source, made, keys: Vec::new(), wheel, requires, refused, again }))
+    Ok(wheel.map(|wheel| {
+        let keys = Vec::new();
+        Built { source, made, keys, wheel, requires, system_packages, refused, again }
+    }))
 }
 
 /// Keeps what was built.
@@ -126,6 +133,7 @@ pub(super) fn keep(context: &Context, key: &str, built: &Built) -> Result<(), Er
     let kept = Kept {
         sha256: built.wheel.digest.to_string(),
         requires,
+        system_packages: built.system_packages.clone(),
         refused,
         reproducible: built.again.reproducible(),
         difference: built.again.difference(),

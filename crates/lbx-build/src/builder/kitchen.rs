@@ -1,7 +1,7 @@
 //! The images that sources are built in: the runtime's own, and those that have compilers, each fetched when the first
-//! source wants it.
+//! source wants it, with the system packages that it wants.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
@@ -9,39 +9,82 @@ use tokio::sync::OnceCell;
 
 use super::{Made, Source};
 use lbx_plan::Architecture;
+use lbx_sandbox::Root;
 
 use crate::base::Base;
 use crate::engine::Context;
 use crate::error::Error;
 use crate::site::{Ground, Site};
+use crate::system::{self, Installed};
 
-/// An image, ready for what is built in it.
-pub(crate) struct Kitchen {
-    pub(crate) site: Site,
-    pub(crate) base: Base,
+/// An image on this host, ready for what runs in it.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) site: Arc<Site>,
+    pub(crate) base: Arc<Base>,
 }
 
-/// One that is fetched when it is wanted.
-type Cell = Arc<OnceCell<Arc<Kitchen>>>;
+/// One with system packages, ready for what is built in it.
+pub(crate) struct Kitchen {
+    pub(crate) place: Place,
+    /// The system packages that are to be there, sorted.
+    pub(super) packages: Vec<String>,
+    /// The root with these. Nothing is installed for a build that never happens.
+    installed: Mutex<Option<Installed>>,
+}
 
-/// All of them, by what they are called, and their CPU.
+/// Which image, and for which CPU.
+type Name = (String, &'static str);
+
+/// By image and system packages.
+type Equipped = HashMap<(Name, Vec<String>), Arc<Kitchen>>;
+
+/// All of them.
 pub(super) struct Kitchens {
-    own: Arc<Kitchen>,
-    others: Mutex<HashMap<(String, &'static str), Cell>>,
+    /// The runtime's own.
+    own: Place,
+    /// Others, each fetched when it is wanted.
+    others: Mutex<HashMap<Name, Arc<OnceCell<Place>>>>,
+    /// All of these, each with its system packages.
+    equipped: Mutex<Equipped>,
+}
+
+impl Kitchen {
+    /// The root to build in, with the system packages in it.
+    pub(super) fn root(&self, context: &Context, runtime: &Handle) -> Result<Root, Error> {
+        let Place { site, base } = &self.place;
+        if self.packages.is_empty() {
+            return Ok(base.root.clone());
+        }
+        // Whoever comes second waits for the first.
+        let mut installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(installed) = installed.as_ref() {
+            return Ok(installed.root.clone());
+        }
+        let made = system::install(context, (site, base), &self.packages, runtime)?;
+        Ok(installed.insert(made).root.clone())
+    }
+
+    /// What was installed, names with versions.
+    pub(super) fn installed(&self) -> BTreeMap<String, String> {
+        let installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
+        installed.as_ref().map(|installed| installed.packages.clone()).unwrap_or_default()
+    }
 }
 
 impl Kitchens {
     pub(super) fn new(site: Site, base: Base) -> Self {
-        Self { own: Arc::new(Kitchen { site, base }), others: Mutex::default() }
+        let own = Place { site: Arc::new(site), base: Arc::new(base) };
+        Self { own, others: Mutex::default(), equipped: Mutex::default() }
     }
 
-    /// The runtime's own.
-    pub(super) fn own(&self) -> &Arc<Kitchen> {
+    /// The runtime's own image.
+    pub(super) fn own(&self) -> &Place {
         &self.own
     }
 
-    /// Those that were fetched besides.
-    pub(super) fn others(&self) -> Vec<Arc<Kitchen>> {
+    /// The images that were fetched besides.
+    pub(super) fn others(&self) -> Vec<Place> {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = others.values().filter_map(|cell| cell.get().cloned()).collect();
         all.sort_by(|left, right| left.site.choice.image.cmp(&right.site.choice.image));
@@ -56,26 +99,43 @@ impl Kitchens {
         arch: Architecture,
         runtime: &Handle,
     ) -> Result<Arc<Kitchen>, Error> {
-        let image = context.plan.build_image(source.project().as_deref());
-        if image == context.plan.image && arch == context.build_arch {
-            return Ok(Arc::clone(&self.own));
+        let project = source.project();
+        let name = (context.plan.build_image(project.as_deref()).to_owned(), arch.lambda());
+        let packages = context.plan.system_packages(project.as_deref()).to_vec();
+        let place = self.place(context, &name, arch, runtime)?;
+        let mut equipped = self.equipped.lock().unwrap_or_else(PoisonError::into_inner);
+        let kitchen = equipped.entry((name, packages.clone()));
+        Ok(Arc::clone(
+            kitchen.or_insert_with(|| Arc::new(Kitchen { place, packages, installed: Mutex::default() })),
+        ))
+    }
+
+    fn place(
+        &self,
+        context: &Context,
+        name: &Name,
+        arch: Architecture,
+        runtime: &Handle,
+    ) -> Result<Place, Error> {
+        if name.0 == context.plan.image && arch == context.build_arch {
+            return Ok(self.own.clone());
         }
         let cell = {
             let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(others.entry((image.to_owned(), arch.lambda())).or_default())
+            Arc::clone(others.entry(name.clone()).or_default())
         };
-        runtime.block_on(cell.get_or_try_init(|| open(context, image, arch))).cloned()
+        runtime.block_on(cell.get_or_try_init(|| open(context, &name.0, arch))).cloned()
     }
 }
 
-async fn open(context: &Context, image: &str, arch: Architecture) -> Result<Arc<Kitchen>, Error> {
+async fn open(context: &Context, image: &str, arch: Architecture) -> Result<Place, Error> {
     let ground = &context.ground;
     let choice = lbx_plan::ImageChoice { image: image.to_owned(), arch, ..ground.choice.clone() };
     let ground = Ground::open(choice, ground.host.clone(), ground.limits, &ground.cancel, &ground.observer)?;
     let (site, image) = Site::open(Arc::new(ground), context.options.offline).await?;
     let work = tokio::task::spawn_blocking(move || {
         let base = Base::prepare(&site, image)?;
-        Ok(Arc::new(Kitchen { site, base }))
+        Ok(Place { site: Arc::new(site), base: Arc::new(base) })
     });
     work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }

@@ -16,11 +16,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lbx_index::{Exchange, Given};
 use lbx_plan::Architecture;
-use lbx_sandbox::{Access, Bind, Spec, Tmpfs};
+use lbx_sandbox::{Access, Bind, Root, Spec, Tmpfs};
 use lbx_wheel::Wheel;
 
-pub(crate) use self::cache::{Again, Built, take_kept};
-use self::kitchen::{Kitchen, Kitchens};
+pub(crate) use self::cache::{Again, Built, key as cache_key, take_kept};
+use self::kitchen::{Kitchen, Kitchens, Place};
 
 use crate::base::{self, Base};
 use crate::engine::Context;
@@ -284,13 +284,13 @@ impl Builder {
     }
 
     /// The images that sources were built in besides the runtime's own.
-    pub(crate) fn build_images(&self) -> Vec<Arc<Kitchen>> {
+    pub(crate) fn build_images(&self) -> Vec<Place> {
         self.kitchens.others()
     }
 
     fn key(&self, source: &Source, arch: Architecture) -> Result<String, Error> {
         let kitchen = self.kitchen(source, arch)?;
-        let Kitchen { site, base } = &*kitchen;
+        let Place { site, base } = &kitchen.place;
         let backend = site.isolation.backend;
         Ok(cache::key(&[
             &source.sha256,
@@ -299,6 +299,7 @@ impl Builder {
             base.image.manifest_digest.as_str(),
             arch.machine(),
             &base.interpreter,
+            &kitchen.packages.join(" "),
             // Where the build sees paths, it may keep them.
             if backend.changes_root() { "" } else { backend.name() },
             SCRIPT,
@@ -323,6 +324,7 @@ impl Builder {
                         keys: vec![self.key(source, arch)?],
                         wheel,
                         requires: requires.collect(),
+                        system_packages: self.kitchen(source, arch)?.installed(),
                         refused,
                         again,
                     });
@@ -371,17 +373,18 @@ impl Builder {
         let out = resolve::folder(&scratch.path("build"), "out")?;
         let serving = self.indexes.refuse(errand.set)?;
         let kitchen = self.kitchen(source, arch)?;
-        let mut spec = spec(&kitchen, source, asked, wheels, &out);
-        spec.network = serving.network(&kitchen.site);
+        let root = kitchen.root(context, self.indexes.runtime())?;
+        let mut spec = spec(&kitchen, root, source, asked, wheels, &out);
+        spec.network = serving.network(&kitchen.place.site);
         spec.env.extend(serving.proxy_environment());
-        let mut output = base::run(&kitchen.site, &spec, Some(&serving), &|line| {
+        let mut output = base::run(&kitchen.place.site, &spec, Some(&serving), &|line| {
             let line = format!("{}: {}", source.name, serving.for_people(line));
             context.ground.tell(Event::ResolveLine { set: errand.set, line });
         })?;
         output.text = serving.for_people(&output.text);
         self.note_refused(errand, source, &serving.taken());
         if !output.ended.success() {
-            return Err(failed(&kitchen.site, source, &output, &out));
+            return Err(failed(&kitchen.place.site, source, &output, &out));
         }
         self.outcome(source, arch, &out)
     }
@@ -415,6 +418,7 @@ impl Builder {
 
 fn spec(
     kitchen: &Kitchen,
+    root: Root,
     source: &Source,
     asked: &BTreeSet<String>,
     wheels: &[Arc<Wheel>],
@@ -422,11 +426,10 @@ fn spec(
 ) -> Spec {
     let ending = if source.path.is_dir() { String::new() } else { format!("/{}", file_name(&source.name)) };
     let place = format!("{SOURCE}{ending}");
-    let program = [&kitchen.base.interpreter, "-u", "/lbx/build.py", "env"];
+    let program = [&kitchen.place.base.interpreter, "-u", "/lbx/build.py", "env"];
     let arguments = [&place, &source.subdirectory, REQUIRES, WORK, resolve::OUT, SHIM_FOLDER];
-    let mut spec =
-        Spec::new(kitchen.base.root.clone(), program.into_iter().chain(arguments).map(str::to_owned));
-    spec.env = resolve::build_environment(&kitchen.base);
+    let mut spec = Spec::new(root, program.into_iter().chain(arguments).map(str::to_owned));
+    spec.env = resolve::build_environment(&kitchen.place.base);
     let asked: Vec<&String> = asked.iter().collect();
     spec.env.push(("LBX_ASKED".to_owned(), serde_json::to_string(&asked).unwrap_or_default()));
     // What asks git for its version, where there is neither git nor history.

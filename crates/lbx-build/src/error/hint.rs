@@ -31,6 +31,7 @@ impl Error {
             Self::Build { source_name, output, met, build_image, .. } => {
                 met.clone().or_else(|| pip::build_hint(source_name, build_image, output))
             }
+            Self::Packages(error) => error.hint(),
             Self::ForeignBuild { wheel, arch, .. } => Some(format!(
                 "it came to {wheel} here; pin a version that has a wheel for {arch}, build on such a host, or install \
                  emulation for it (qemu-user-static with binfmt)"

@@ -4,12 +4,15 @@
 //! is [`Error::hint`]. Exit codes are the caller's: it maps [`Error::kind`].
 
 mod hint;
+mod system;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lbx_plan::PlanError;
+
+pub use self::system::PackagesError;
 
 use crate::suspect;
 
@@ -215,6 +218,9 @@ pub enum Error {
         /// The image of the runtime that has compilers.
         build_image: String,
     },
+    /// System packages are not to be had.
+    #[error(transparent)]
+    Packages(Box<PackagesError>),
     /// A lock was demanded, and there is none that can be used.
     #[error("{lock} cannot be used: {why}")]
     NotLocked {
@@ -586,9 +592,13 @@ impl Error {
             | Self::ForeignCpu { .. }
             | Self::PythonFails { .. } => ErrorKind::Image,
             Self::Sandbox(_) => ErrorKind::Sandbox,
+            Self::Packages(error) if matches!(**error, PackagesError::RootNotLent { .. }) => {
+                ErrorKind::Sandbox
+            }
             Self::Pip { .. }
             | Self::Fetch { .. }
             | Self::Build { .. }
+            | Self::Packages(_)
             | Self::Git { .. }
             | Self::BuildNeeds { .. }
             | Self::SourceFormat { .. }
@@ -664,6 +674,12 @@ fn io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::
         return Some(error);
     }
     error.downcast_ref()
+}
+
+impl From<PackagesError> for Error {
+    fn from(error: PackagesError) -> Self {
+        Self::Packages(Box::new(error))
+    }
 }
 
 #[cfg(test)]

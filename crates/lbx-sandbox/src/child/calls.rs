@@ -3,7 +3,7 @@
 //!
 //! Where the C library falls back to an older call, the answer is ENOSYS, so that it does.
 
-use libc::{EACCES, ENOSYS, EOPNOTSUPP, EPERM};
+use libc::{EACCES, ENOSYS, EOPNOTSUPP, EPERM, EPROTONOSUPPORT};
 
 use crate::filter::{Action, Compare, Condition, Filter, INT, Rule};
 
@@ -120,6 +120,10 @@ pub(super) fn filter(reach: Reach) -> Filter {
         rules.extend(calls.map(|call| Rule::always(*call, done)));
         // `setxattrat` and `removexattrat`, of Linux 6.13.
         rules.extend([463, 466].map(|call| Rule::always(call, done)));
+        // A kernel that audits nothing is one in which users can be added; one that does not let them say so is not.
+        let audit = [(0, libc::AF_NETLINK), (2, libc::NETLINK_AUDIT)];
+        let audit = audit.map(|(argument, value)| is(argument, u64::from(value.unsigned_abs())));
+        rules.push(Rule::when(libc::SYS_socket, audit, errno(EPROTONOSUPPORT)));
     } else {
         rules.extend(modes(denied));
         rules.extend(devices(denied));

@@ -41,6 +41,7 @@ pub(super) fn stand_in(output: &Output, place: &Place) -> Config {
             arch: Architectures::new(place.arch),
             image: None,
             build_image: None,
+            system_packages: Vec::new(),
             index_strategy: lbx_plan::IndexStrategy::default(),
         },
         defaults: Defaults::default(),

@@ -133,8 +133,11 @@ impl Renderer for Bars {
                 let message = format!("{}, {}", bytes(*size), count(*files, "file"));
                 with(&state.artifacts, *artifact, |bar| end(bar, width, &message));
             }
+            Event::PackagesLine { .. } => {}
             Event::Isolated { .. }
             | Event::ImageReady { .. }
+            | Event::PackagesStarted { .. }
+            | Event::PackagesFinished { .. }
             | Event::Unlocked { .. }
             | Event::NotReproducible { .. }
             | Event::LockWritten { .. }

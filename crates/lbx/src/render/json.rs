@@ -41,6 +41,13 @@ fn value(event: &Event) -> Value {
         Event::ImageReady { digest, python, pip } => {
             json!({"reason": "image-ready", "digest": digest, "python": python, "pip": pip})
         }
+        Event::PackagesStarted { image, packages } => {
+            json!({"reason": "packages-started", "image": image, "packages": packages})
+        }
+        Event::PackagesLine { line } => json!({"reason": "packages-line", "line": line}),
+        Event::PackagesFinished { image, installed, hosts } => {
+            json!({"reason": "packages-finished", "image": image, "installed": installed, "hosts": hosts})
+        }
         Event::Unlocked { set, lock, why } => {
             json!({"reason": "unlocked", "set": set, "lock": lock, "why": why})
         }

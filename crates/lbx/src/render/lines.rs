@@ -76,6 +76,18 @@ impl Names {
                 let (python, pip) = (printable(python), printable(pip));
                 Some(format!("image ready: Python {python}, pip {pip}, {}", short(digest)))
             }
+            Event::PackagesStarted { image, packages } => {
+                let (image, packages) = (printable(image), printable(&packages.join(" ")));
+                Some(format!("packages: installing {packages} in {image}"))
+            }
+            Event::PackagesLine { line } => show_pip.then(|| format!("packages: {}", printable(line))),
+            Event::PackagesFinished { installed, hosts, .. } => {
+                let from = match hosts.as_slice() {
+                    [] => String::new(),
+                    hosts => format!(" from {}", printable(&hosts.join(", "))),
+                };
+                Some(format!("packages: {}{from}", count(installed.len(), "package")))
+            }
             Event::Unlocked { set, lock, why } => {
                 let (name, lock) = (name(&self.sets, *set), printable(lock));
                 Some(match why {

@@ -400,7 +400,12 @@ async fn accept(listener: TcpListener, session: Arc<Session>) {
 
 async fn answer(client: &mut TcpStream, status: u16) -> io::Result<()> {
     let mut answer = String::new();
-    let _ = write!(answer, "HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    let _ = write!(answer, "HTTP/1.1 {status} -\r\nConnection: close\r\nContent-Length: 0\r\n");
+    if status == 407 {
+        // Some clients show what they know only to whoever asks for it so.
+        answer.push_str("Proxy-Authenticate: Basic realm=\"lbx\"\r\n");
+    }
+    answer.push_str("\r\n");
     client.write_all(answer.as_bytes()).await
 }
 

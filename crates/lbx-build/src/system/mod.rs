@@ -1,0 +1,313 @@
+//! System packages for what is built: the image's own package manager, in a layer above the image.
+//!
+//! It runs as the root user that it wants to be (`lbx_sandbox::Changes`), reaches mirrors through an outlet and nothing else,
+//! and sees nothing of the project. What it leaves is kept by the image and the list; what was built with it is kept by the
+//! list, too.
+
+mod tame;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use lbx_image::{Outlet, PullOptions, Scratch};
+use lbx_sandbox::{Access, Bind, Changes, Network, Root, Spec};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use crate::base::{self, Base, Serves};
+use crate::builder::cache_key;
+use crate::engine::Context;
+use crate::error::{Error, PackagesError};
+use crate::event::Event;
+use crate::site::Site;
+
+/// Where what is to be known of it is written to, in the sandbox.
+const OUT: &str = "/lbx/out";
+const SCRIPT: &str = include_str!("install.sh");
+/// What is written beside the tree when it is whole.
+const RECORD: &str = "packages.json";
+/// The most bytes of a list of packages.
+const LONGEST_LIST: u64 = 8 << 20;
+
+/// A root with packages, and which ones came into it.
+#[derive(Clone, Debug)]
+pub(crate) struct Installed {
+    pub(crate) root: Root,
+    /// Versions by name.
+    pub(crate) packages: BTreeMap<String, String>,
+}
+
+/// What is kept beside the tree.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// Whether the tree is a layer, or all of the root.
+    layer: bool,
+    image: String,
+    wanted: Vec<String>,
+    manager: String,
+    /// What is there that was not, by name.
+    installed: BTreeMap<String, String>,
+    /// Where it came from.
+    hosts: Vec<String>,
+}
+
+/// How the root is changed.
+enum Way {
+    /// By a layer above these.
+    Layer(Vec<PathBuf>),
+    /// By changing a copy of this tree.
+    Copy(PathBuf),
+}
+
+/// The root of an image with these packages: kept from before, or made now.
+pub(crate) fn install(
+    context: &Context,
+    (site, base): (&Site, &Base),
+    wanted: &[String],
+    runtime: &Handle,
+) -> Result<Installed, Error> {
+    let way = Way::of(site, base, wanted)?;
+    let is_layer = matches!(way, Way::Layer(_));
+    let mut parts =
+        vec![SCRIPT, base.image.manifest_digest.as_str(), if is_layer { "layer" } else { "tree" }];
+    parts.extend(wanted.iter().map(String::as_str));
+    let place = site.store.root().join("packages/v1").join(cache_key(&parts));
+    if !context.options.rebuild
+        && let Some((kept, place)) = newest(&place)
+    {
+        return Ok(kept.installed(&way, &place));
+    }
+    let image = || site.choice.image.clone();
+    if context.options.offline {
+        return Err(PackagesError::Offline { packages: wanted.join(" "), image: image() }.into());
+    }
+    site.tell(Event::PackagesStarted { image: image(), packages: wanted.to_vec() });
+    let work = site.store.scratch().map_err(Error::store)?;
+    let result = work.path("made");
+    let made = make(site, base, wanted, &way, &result, &work, runtime)?;
+    let installed = made.installed.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    site.tell(Event::PackagesFinished { image: image(), installed, hosts: made.hosts.clone() });
+    let place = keep(&result, &place, &work)?;
+    Ok(made.installed(&way, &place))
+}
+
+impl Way {
+    fn of(site: &Site, base: &Base, wanted: &[String]) -> Result<Self, Error> {
+        let backend = site.isolation.backend;
+        if !backend.lends_root() {
+            return Err(PackagesError::RootNotLent { packages: wanted.join(" "), backend }.into());
+        }
+        Ok(match &base.root {
+            Root::Layers(layers) => Self::Layer(layers.clone()),
+            Root::Tree(tree) => Self::Copy(tree.clone()),
+        })
+    }
+}
+
+impl Record {
+    fn read(place: &Path) -> Option<Self> {
+        let record = serde_json::from_slice(&fs_err::read(place.join(RECORD)).ok()?).ok()?;
+        place.join("tree").is_dir().then_some(record)
+    }
+
+    fn installed(self, way: &Way, place: &Path) -> Installed {
+        let tree = place.join("tree");
+        let root = match way {
+            Way::Layer(layers) => Root::Layers(layers.iter().cloned().chain([tree]).collect()),
+            Way::Copy(_) => Root::Tree(tree),
+        };
+        Installed { root, packages: self.installed }
+    }
+}
+
+/// What is served to the package manager.
+struct Mirrors<'a> {
+    outlet: Outlet,
+    own: std::net::TcpListener,
+    runtime: &'a Handle,
+}
+
+impl Serves for Mirrors<'_> {
+    fn listen(&self, listener: Option<std::net::TcpListener>) -> std::io::Result<()> {
+        let _runtime = self.runtime.enter();
+        self.outlet.listen(match listener {
+            Some(listener) => listener,
+            None => self.own.try_clone()?,
+        })
+    }
+}
+
+/// Installs, and leaves the tree in `result`, with its record.
+fn make(
+    site: &Site,
+    base: &Base,
+    wanted: &[String],
+    way: &Way,
+    result: &Path,
+    work: &Scratch,
+    runtime: &Handle,
+) -> Result<Record, Error> {
+    let (out, changes, tree) = (work.path("out"), work.path("changes"), result.join("tree"));
+    for folder in [result, &out, &changes] {
+        fs_err::create_dir_all(folder)?;
+    }
+    let own = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let port = own.local_addr()?.port();
+    let options = PullOptions {
+        proxy: site.host.proxy.clone(),
+        extra_ca_pem: crate::engine::ca_pem(&site.host)?,
+        ..PullOptions::new(lbx_image::Platform::linux(site.choice.arch.oci()))
+    };
+    let mirrors = Mirrors { outlet: Outlet::new(&options)?, own, runtime };
+    let mut spec = spec(base, wanted, &out);
+    match way {
+        Way::Layer(layers) => {
+            (spec.root, spec.changes) = (Root::Layers(layers.clone()), Changes::Above(changes.clone()));
+        }
+        Way::Copy(original) => {
+            let failed = |source| Error::image(&site.choice.image, source);
+            lbx_image::copy_tree(original, &tree).map_err(failed)?;
+            (spec.root, spec.changes) = (Root::Tree(tree.clone()), Changes::InPlace);
+        }
+    }
+    if site.isolation.claims.network_served {
+        spec.network = Network::Served(port);
+    }
+    let proxy = mirrors.outlet.proxy_url(port);
+    for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ftp_proxy"] {
+        spec.env.push((name.to_owned(), proxy.clone()));
+    }
+    let output = base::run(site, &spec, Some(&mirrors), &|line| {
+        site.tell(Event::PackagesLine { line: mirrors.outlet.redact(line) });
+    })?;
+    let manager = told(&out, "manager")?;
+    if manager.is_empty() {
+        let image = site.choice.image.clone();
+        return Err(PackagesError::NoManager { packages: wanted.join(" "), image }.into());
+    }
+    if !output.ended.success() {
+        return Err(PackagesError::Failed {
+            packages: wanted.join(" "),
+            image: site.choice.image.clone(),
+            how: base::how(&output.ended),
+            met: output.ended.hint(&output.text, &site.limits, None),
+            output: mirrors.outlet.redact(&output.text),
+            refused: mirrors.outlet.refused(),
+        }
+        .into());
+    }
+    if spec.changes != Changes::InPlace {
+        fs_err::rename(changes.join("upper"), &tree)?;
+    }
+    tame::tame(&tree)?;
+    let record = Record {
+        layer: matches!(way, Way::Layer(_)),
+        image: site.choice.image.clone(),
+        wanted: wanted.to_vec(),
+        manager: manager.trim().to_owned(),
+        installed: added(&told(&out, "before")?, &told(&out, "after")?),
+        hosts: mirrors.outlet.hosts().into_iter().collect(),
+    };
+    fs_err::write(result.join(RECORD), serde_json::to_vec_pretty(&record).map_err(std::io::Error::from)?)?;
+    Ok(record)
+}
+
+fn spec(base: &Base, wanted: &[String], out: &Path) -> Spec {
+    let script = ["/bin/sh", "-c", SCRIPT, "install", OUT].map(str::to_owned);
+    let mut spec = Spec::new(base.root.clone(), script.into_iter().chain(wanted.iter().cloned()));
+    (spec.uid, spec.gid, spec.home) = (0, 0, "/root".to_owned());
+    spec.tmpfs.retain(|tmpfs| ["/tmp", "/var/tmp", "/run"].contains(&tmpfs.target.as_str()));
+    spec.binds.push(Bind { source: out.to_owned(), target: OUT.to_owned(), access: Access::ReadWrite });
+    let path = base::environment(&base.image).into_iter().find(|(name, _)| name == "PATH");
+    let path = path.map(|(_, path)| path).unwrap_or_default();
+    let set = [
+        ("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin").as_str()),
+        ("HOME", "/root"),
+        ("USER", "root"),
+        ("LOGNAME", "root"),
+        ("LANG", "C.UTF-8"),
+        ("LC_ALL", "C.UTF-8"),
+        ("TZ", "UTC"),
+        ("DEBIAN_FRONTEND", "noninteractive"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    spec.env.extend(set);
+    spec
+}
+
+/// What the script has written; nothing, if it has not.
+fn told(out: &Path, name: &str) -> Result<String, Error> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    if let Some(output) = lbx_sandbox::outputs(out, |found| found == name)?.pop() {
+        output.file.take(LONGEST_LIST).read_to_end(&mut text)?;
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// What is there that was not, by name. A package that has several versions has the last one.
+fn added(before: &str, after: &str) -> BTreeMap<String, String> {
+    let before: std::collections::BTreeSet<&str> = before.lines().collect();
+    let new = after.lines().filter(|line| !before.contains(line));
+    new.filter_map(|line| {
+        let (name, version) = line.strip_prefix("installed ")?.split_once(' ')?;
+        let plain = |text: &str| text.chars().all(|c| c.is_ascii_graphic());
+        (plain(name) && plain(version)).then(|| (name.to_owned(), version.to_owned()))
+    })
+    .collect()
+}
+
+/// Where the next one of these is kept. Each has a folder of its own: somebody may be building in the one before.
+fn generations(place: &Path) -> Result<Vec<u32>, Error> {
+    let mut all = Vec::new();
+    for entry in fs_err::read_dir(place)? {
+        all.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    all.sort_unstable();
+    Ok(all)
+}
+
+/// The last one that is whole.
+fn newest(place: &Path) -> Option<(Record, PathBuf)> {
+    let all = generations(place).ok()?;
+    all.into_iter().rev().find_map(|number| {
+        let place = place.join(number.to_string());
+        Some((Record::read(&place)?, place))
+    })
+}
+
+/// Moves what was made to its place, whole, and returns that.
+fn keep(result: &Path, place: &Path, work: &Scratch) -> Result<PathBuf, Error> {
+    fs_err::create_dir_all(place)?;
+    loop {
+        let all = generations(place)?;
+        let next = all.last().map_or(0, |last| last + 1);
+        let target = place.join(next.to_string());
+        // A folder that is there is not replaced, because it is not empty.
+        match fs_err::rename(result, &target) {
+            Err(_) if target.exists() => {}
+            Err(error) => return Err(error.into()),
+            Ok(()) => {
+                for old in all.iter().filter(|old| **old + 1 < next) {
+                    // It is removed with the scratch folder.
+                    let _ = fs_err::rename(place.join(old.to_string()), work.path("old"));
+                }
+                return Ok(target);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_is_what_was_not_there_before() {
+        let before = "installed bash 5.2\ninstalled zlib 1.2\nconfig-files gone 1\n";
+        let after = "installed bash 5.2\ninstalled zlib 1.3\ninstalled gcc 12-1\nconfig-files x 1\ninstalled \x1b[2J 1\n";
+        let added: Vec<_> = added(before, after).into_iter().collect();
+        let expected = [("gcc", "12-1"), ("zlib", "1.3")];
+        assert_eq!(added, expected.map(|(name, version)| (name.to_owned(), version.to_owned())));
+    }
+}

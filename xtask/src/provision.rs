@@ -28,6 +28,7 @@ pub(crate) const TEST: &[&str] = &[
     "python3",
     "python3-venv",
     "qemu-system-x86",
+    "qemu-user-static",
     "runc",
     "strace",
     "unzip",

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use lbx_testkit::registry::Registry;
 use serde_json::Value;
 
-use crate::{Result, check, image, kernel, process, provision, serve, unprivileged, wheels, workspace};
+use crate::{Result, check, debs, image, kernel, process, provision, serve, unprivileged, wheels, workspace};
 
 /// Tests that run once more as root when this process is root.
 const ALSO_AS_ROOT: [&str; 4] = ["it", "matrix", "repro", "sandbox"];
@@ -49,6 +49,8 @@ struct Setup {
     index: PathBuf,
     images: PathBuf,
     kernel: PathBuf,
+    /// Packages for the package manager of an image.
+    debs: PathBuf,
 }
 
 /// What one or all of them said.
@@ -141,9 +143,11 @@ fn set_up(registry: &Path) -> Result<Setup> {
     unprivileged::open_to_all(&index)?;
     let kernel = kernel::fetch()?;
     unprivileged::open_to_all(&kernel)?;
+    let debs = debs::fetch()?;
+    unprivileged::open_to_all(&debs)?;
     let registry = serve::standin(&RUNTIMES, registry)?;
     let (wheels, server) = (wheels::fetch()?, wheels::fetch_server()?);
-    Ok(Setup { registry, wheels, server, index, images, kernel })
+    Ok(Setup { registry, wheels, server, index, images, kernel, debs })
 }
 
 fn run_program(program: &Program, setup: &Setup, as_root: bool, rest: &[String]) -> Result<Count> {
@@ -156,6 +160,7 @@ fn run_program(program: &Program, setup: &Setup, as_root: bool, rest: &[String])
         .current_dir(&program.folder)
         .env("HOME", home.path())
         .env("LBX_MUST_RUN", MUST_RUN)
+        .env("LBX_TEST_DEBS", &setup.debs)
         .env("LBX_TEST_INDEX", &setup.index)
         .env("LBX_TEST_KERNEL", &setup.kernel)
         .env("LBX_TEST_PYPISERVER", &setup.server)

@@ -3,6 +3,7 @@
 //! Everything here panics with a message when it can't do its work: a test that lacks its tools has failed.
 
 pub mod command;
+pub mod debian;
 pub mod git;
 pub mod images;
 pub mod index;

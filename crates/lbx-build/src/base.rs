@@ -131,6 +131,11 @@ fn find_python(site: &Site, image: &Image, root: &Root) -> Result<(String, Found
                     image: site.choice.image.clone(),
                     arch: site.choice.arch.lambda(),
                     host: std::env::consts::ARCH,
+                    why: site
+                        .emulation
+                        .as_ref()
+                        .and_then(|found| found.as_ref().err())
+                        .map(ToString::to_string),
                 });
             }
             Err(error) => return Err(error),

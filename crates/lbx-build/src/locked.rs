@@ -156,6 +156,7 @@ impl Set<'_> {
             self.check(package, &wheel)?;
             wheels.push(wheel);
         }
+        errand.outcome().take_foreign(self.context.plan.arch)?;
         wheels.sort_by_key(|wheel| normalize_name(&wheel.metadata.name));
         self.complete(&wheels)?;
         taken.sort();

@@ -195,6 +195,7 @@ impl Pip {
         if let Some(error) = errand.outcome().error.take() {
             return Err(error);
         }
+        errand.outcome().take_foreign(context.plan.arch)?;
         if output.ended.success() {
             collect(context, self.arch, &self.out)
         } else {

@@ -4,8 +4,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use lbx_image::{Image, Scratch, Store};
-use lbx_plan::ImageChoice;
-use lbx_sandbox::{Chosen, Root, Spec};
+use lbx_plan::{Architecture, ImageChoice};
+use lbx_sandbox::{Backend, Chosen, Emulator, Machine, NoEmulation, Root, Spec};
 
 use crate::cancel::Cancel;
 use crate::engine::{Host, PullRequest};
@@ -31,6 +31,9 @@ pub(crate) struct Site {
     pub(crate) scratch: Scratch,
     /// How sandboxes are isolated.
     pub(crate) isolation: Chosen,
+    /// What runs the image's programs where they are another CPU's, or why nothing does. The host may have an emulator of
+    /// its own all the same.
+    pub(crate) emulation: Option<Result<Emulator, NoEmulation>>,
 }
 
 impl Deref for Site {
@@ -71,13 +74,15 @@ impl Site {
         let (reference, arch) = (choice.image.as_str(), choice.arch);
         let request = PullRequest { reference, arch, offline, host, cancel, observer };
         let image = request.pull_into(store).await?;
-        Ok((Self { ground, scratch, isolation }, image))
+        let emulation = emulation(&ground, isolation.backend);
+        Ok((Self { ground, scratch, isolation, emulation }, image))
     }
 
     /// The specification with all that the way to isolate it asks for.
     pub(crate) fn isolate(&self, mut spec: Spec) -> Result<Spec, Error> {
         spec.backend = self.isolation.backend;
         spec.limits = self.limits.resources;
+        spec.emulator = self.emulation.as_ref().and_then(|found| found.as_ref().ok()).cloned();
         // Some roots are not mounted but made, and that needs room.
         if !spec.backend.stacks_layers() {
             let directory = self.scratch.path("root");
@@ -96,6 +101,18 @@ fn choose(host: &Host, scratch: &Scratch) -> Result<Chosen, Error> {
     let directory = scratch.path("sandbox");
     fs_err::create_dir(&directory)?;
     Ok(host.launcher.choose(host.backend, host.require, &directory)?)
+}
+
+fn emulation(ground: &Ground, backend: Backend) -> Option<Result<Emulator, NoEmulation>> {
+    let arch = ground.choice.arch;
+    if arch.machine() == std::env::consts::ARCH {
+        return None;
+    }
+    let machine = match arch {
+        Architecture::X86_64 => Machine::X86_64,
+        Architecture::Arm64 => Machine::Aarch64,
+    };
+    Some(ground.host.launcher.emulator(machine, backend))
 }
 
 fn isolated(chosen: &Chosen) -> Event {

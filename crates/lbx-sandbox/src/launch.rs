@@ -157,6 +157,11 @@ impl Launcher {
         Self { path: folders.into_iter().collect(), ..self }
     }
 
+    /// Where programs of the host are looked for.
+    pub(crate) fn path(&self) -> &[PathBuf] {
+        &self.path
+    }
+
     /// Starts a command. Returns when the child has been told; what goes wrong inside comes out of
     /// [`Running::wait`].
     ///

@@ -33,6 +33,7 @@
 mod backend;
 mod child;
 mod diagnose;
+mod emulation;
 mod error;
 pub mod filter;
 mod group;
@@ -52,6 +53,7 @@ mod wire;
 pub use backend::{Backend, Claims, Level};
 pub use child::init_if_child;
 pub use diagnose::{Diagnosis, Finding, Layer, Outcome, Overlay};
+pub use emulation::{Emulator, Machine, NoEmulation};
 pub use error::{Error, Failure, Stage};
 pub use launch::{Chosen, End, Exit, KillHandle, Launcher, Running, Stream, Streams, Usage};
 pub use limits::{Keeper, Limits, Reached};

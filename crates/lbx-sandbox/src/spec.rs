@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Backend;
+use crate::emulation::Emulator;
 use crate::error::Error;
 use crate::limits::Limits;
 
@@ -50,6 +51,9 @@ pub struct Spec {
     pub terminal: bool,
     /// How it is isolated.
     pub backend: Backend,
+    /// What runs the programs of the root where they are another CPU's, from
+    /// [`Launcher::emulator`](crate::Launcher::emulator) for the same backend.
+    pub emulator: Option<Emulator>,
     /// A directory of the caller's for a root that is not mounted but made, best on the file system of the image. What
     /// is left in it is the caller's to remove.
     pub scratch: Option<PathBuf>,
@@ -174,6 +178,7 @@ impl Spec {
             network: Network::None,
             terminal: false,
             backend: Backend::default(),
+            emulator: None,
             scratch: None,
             kept: None,
             path: Vec::new(),

@@ -154,6 +154,32 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, attributes: u64) -> nix::Resu
     Errno::result(result).map(drop)
 }
 
+/// Makes a file system of this kind and a mount of it that is nowhere: it goes with its descriptor. Since 5.2.
+pub(crate) fn detached_mount(kind: &std::ffi::CStr) -> nix::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: libc::c_uint = 1;
+    const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+    const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+    let owned = |raw: libc::c_long| {
+        let raw = RawFd::try_from(raw).map_err(|_| Errno::EBADF)?;
+        // SAFETY: the kernel has just made this descriptor, and nobody else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+    };
+    // SAFETY: the kind is a C string.
+    let raw = Errno::result(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
+    let context: OwnedFd = owned(raw)?;
+    let nothing = std::ptr::null::<u8>();
+    // SAFETY: this command reads no key and no value.
+    Errno::result(unsafe {
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, nothing, nothing, 0)
+    })?;
+    let attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+    // SAFETY: integer arguments only.
+    let raw = Errno::result(unsafe {
+        libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes)
+    })?;
+    owned(raw)
+}
+
 /// Removes every capability from the bounding set, those that this program has no name for included.
 pub(crate) fn drop_bounding_set() -> nix::Result<()> {
     for capability in 0..64 {

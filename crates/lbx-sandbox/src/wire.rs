@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::backend::Claims;
 use crate::child::Enforced;
+use crate::emulation::Emulator;
 use crate::error::Failure;
 use crate::launch::Exit;
 use crate::spec::Spec;
@@ -77,6 +78,8 @@ pub(crate) enum Probe {
     Tracing,
     /// An overlay with a whiteout and an opaque directory, prepared in this directory.
     Overlay(PathBuf),
+    /// A registry of a user namespace's own, with this emulator in it.
+    Emulator(Emulator),
 }
 
 /// What the caller may send after the request.

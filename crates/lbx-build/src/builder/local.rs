@@ -62,7 +62,7 @@ fn built(
     number: usize,
 ) -> Result<(String, PathBuf), Error> {
     let wheel = noted(builder, errand, source)?;
-    Ok((built_place(number, &wheel.filename.to_string()), wheel.path().to_owned()))
+    Ok((built_place(number, &builder.shown_as(&wheel)), wheel.path().to_owned()))
 }
 
 /// The wheel of a source, which is written down.

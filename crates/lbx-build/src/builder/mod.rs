@@ -124,6 +124,29 @@ pub(crate) struct Outcome {
     pub(crate) built: Vec<Built>,
     /// What was asked for in vain by what was being built, with its name.
     pub(crate) refused: BTreeSet<String>,
+    /// What must be built on the CPU that is wanted, and cannot be here.
+    foreign: Foreign,
+}
+
+/// Sources with code for another CPU than the wanted one.
+#[derive(Debug, Default)]
+struct Foreign {
+    /// Each with the wheel that came of it.
+    sources: Vec<(String, String)>,
+    /// Why the first of them cannot be built on the other CPU.
+    why: Option<Error>,
+}
+
+impl Outcome {
+    /// An error with all that must be built elsewhere, if anything has to be. They are gathered, so that nobody has to try
+    /// again for each.
+    pub(crate) fn take_foreign(&mut self, arch: Architecture) -> Result<(), Error> {
+        let Foreign { sources, why } = std::mem::take(&mut self.foreign);
+        match why {
+            Some(why) => Err(Error::ForeignBuild { sources, arch: arch.lambda(), source: Box::new(why) }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Errand {
@@ -207,15 +230,29 @@ impl Builder {
             return Ok(built);
         }
         // It has code for the CPU that it was built on.
-        self.wheel_in(errand, source, wanted).map_err(|error| match error {
-            error @ (Error::ForeignCpu { .. } | Error::Image { .. }) => Error::ForeignBuild {
-                source_name: source.name.clone(),
-                wheel: built.wheel.filename.to_string(),
-                arch: wanted.lambda(),
-                source: Box::new(error),
-            },
-            error => error,
-        })
+        match self.wheel_in(errand, source, wanted) {
+            Err(error @ (Error::ForeignCpu { .. } | Error::Image { .. })) => {
+                let mut outcome = errand.outcome();
+                let name = (source.name.clone(), built.wheel.filename.to_string());
+                if !outcome.foreign.sources.contains(&name) {
+                    outcome.foreign.sources.push(name);
+                }
+                outcome.foreign.why.get_or_insert(error);
+                Ok(built)
+            }
+            other => other,
+        }
+    }
+
+    /// The name of a wheel under which pip takes it, whatever it is for: who asks is told later what is wrong with it.
+    pub(crate) fn shown_as(&self, wheel: &Wheel) -> String {
+        let wanted = resolve::target(&self.context, self.context.plan.arch);
+        if wheel.allowed_on(&wanted).is_ok() {
+            return wheel.filename.to_string();
+        }
+        let name = wheel.filename.to_string();
+        let stem: Vec<&str> = name.split('-').take(2).collect();
+        format!("{}-py3-none-any.whl", stem.join("-"))
     }
 
     /// The same, built on a CPU.
@@ -274,8 +311,11 @@ impl Builder {
             return Ok(Built { keys: vec![key], ..kept });
         }
         let mut built = self.wheel(errand, &git::source(self, url, work)?)?;
-        cache::keep(&self.context, &key, &built)?;
-        built.keys.push(key);
+        let wanted = resolve::target(&self.context, self.context.plan.arch);
+        if built.wheel.allowed_on(&wanted).is_ok() {
+            cache::keep(&self.context, &key, &built)?;
+            built.keys.push(key);
+        }
         Ok(built)
     }
 

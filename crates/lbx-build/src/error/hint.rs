@@ -32,10 +32,13 @@ impl Error {
                 met.clone().or_else(|| pip::build_hint(source_name, build_image, output))
             }
             Self::Packages(error) => error.hint(),
-            Self::ForeignBuild { wheel, arch, .. } => Some(format!(
-                "it came to {wheel} here; pin a version that has a wheel for {arch}, build on such a host, or install \
-                 emulation for it (qemu-user-static with binfmt)"
-            )),
+            Self::ForeignBuild { sources, arch, .. } => {
+                let wheels = super::listed(sources.iter().map(|(_, wheel)| wheel));
+                Some(format!(
+                    "here it comes to {wheels}; pin versions that have a wheel for {arch}, build on such a host, or \
+                     {EMULATION}"
+                ))
+            }
             Self::Vendor { .. } => Some("`lbx vendor` writes it anew, where there is a network".to_owned()),
             Self::VendorInTheWay { .. } => Some("name one that does not exist yet".to_owned()),
             Self::NothingToLock { locks } if locks.is_empty() => {
@@ -82,8 +85,7 @@ impl Error {
                     .to_owned(),
             ),
             Self::ForeignCpu { arch, .. } => Some(format!(
-                "build on a host with that CPU, or install emulation for it (qemu-user-static with binfmt), or set \
-                 `arch` to something other than {arch}"
+                "build on a host with that CPU, or set `arch` to something other than {arch}, or {EMULATION}"
             )),
             Self::NoPython { .. } => {
                 Some("use an image with Python, such as the runtime's own (leave `image` out)".to_owned())
@@ -110,6 +112,10 @@ impl Error {
         }
     }
 }
+
+/// How programs of another CPU can be run.
+const EMULATION: &str = "install qemu-user-static: from Linux 6.7 on that is all, and otherwise it must be registered \
+     with the host (binfmt)";
 
 /// What to do when a backend was asked for by name, and nothing that the host denies says why it cannot be had.
 const ANOTHER_BACKEND: &str = "`lbx doctor` says which ways to isolate builds work here; without --backend, the \

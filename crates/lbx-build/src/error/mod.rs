@@ -140,7 +140,11 @@ pub enum Error {
         image: String,
     },
     /// This host cannot run the image's programs, which are for another CPU.
-    #[error("this host ({host}) cannot run the programs of the image `{image}`, which are for {arch}")]
+    #[error(
+        "this host ({host}) cannot run the programs of the image `{image}`, which are for {arch}{}{}",
+        if why.is_some() { ": " } else { "" },
+        why.as_deref().unwrap_or_default()
+    )]
     ForeignCpu {
         /// The image.
         image: String,
@@ -148,6 +152,8 @@ pub enum Error {
         arch: &'static str,
         /// The CPU of this host.
         host: &'static str,
+        /// Why there is no emulator for it.
+        why: Option<String>,
     },
     /// The image's Python does not run.
     #[error("`{interpreter}` of the image `{image}` does not run ({how}): {output}")]
@@ -298,12 +304,10 @@ pub enum Error {
         found: String,
     },
     /// What is built has code for the CPU of this host, and the artifact is for another one.
-    #[error("{source_name} must be built on {arch}")]
+    #[error("{} must be built on {arch}", listed(sources.iter().map(|(name, _)| name)))]
     ForeignBuild {
-        /// A file's name, a path or an address.
-        source_name: String,
-        /// What came of it here.
-        wheel: String,
+        /// Files' names, paths or addresses, each with the wheel that came of it here.
+        sources: Vec<(String, String)>,
         /// The CPU that is wanted, in Lambda's words.
         arch: &'static str,
         /// Why that cannot be done here.
@@ -507,6 +511,16 @@ pub enum ErrorKind {
     System,
     /// The build was asked to stop.
     Interrupted,
+}
+
+/// A list as people say it.
+fn listed<'a>(all: impl Iterator<Item = &'a String>) -> String {
+    let all: Vec<&str> = all.map(String::as_str).collect();
+    match all.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+        None => String::new(),
+    }
 }
 
 impl Error {

@@ -8,6 +8,7 @@ mod devices;
 mod domain;
 mod door;
 mod elf;
+mod emulator;
 mod family;
 mod farm;
 mod house;
@@ -49,6 +50,11 @@ use crate::filter::Filter;
 use crate::spec::Spec;
 use crate::syscalls;
 use crate::wire::{self, Report, Request};
+
+/// Whether a file is a program that runs without any other file.
+pub(crate) fn is_static(program: &[u8]) -> bool {
+    elf::Program::is_static(program)
+}
 
 /// The filter of a command in a root of its own.
 pub(crate) fn command_filter() -> Filter {

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
 use super::payload::Situation;
-use super::{Isolate, Job, init, supervise, supervised_signals};
+use super::{Isolate, Job, emulator, init, supervise, supervised_signals};
 use crate::backend::Backend;
 use crate::error::{Failure, OrFail, Stage};
 use crate::spec::{Network, Spec};
@@ -28,6 +28,8 @@ impl Isolate for Namespaces {
     }
 
     fn run(&self, job: Job<'_>) -> Result<(), Failure> {
+        // Held for as long as anything runs.
+        let _registered = job.spec.emulator.as_ref().map(emulator::enter).transpose()?;
         let flags = flags(job.spec) | CloneFlags::CLONE_NEWUSER;
         enter(flags, job.spec.uid, job.spec.gid)?;
         start(job, Situation::NAMESPACES)

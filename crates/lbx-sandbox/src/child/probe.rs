@@ -10,7 +10,7 @@ use nix::sys::prctl;
 use nix::sys::wait::{WaitStatus, waitpid};
 
 use super::calls::{Internet, Reach};
-use super::{calls, domain, mounts, namespaces};
+use super::{calls, domain, emulator, mounts, namespaces};
 use crate::error::{Failure, OrFail, Stage};
 use crate::syscalls;
 use crate::wire::{self, Probe, Report, Setting};
@@ -67,6 +67,7 @@ fn attempt(probe: &Probe) -> Result<(), Failure> {
             syscalls::trace_me().map_err(|errno| errno as i32)
         }),
         Probe::Overlay(directory) => overlay(directory),
+        Probe::Emulator(emulator) => emulator::enter(emulator).map(drop),
     }
 }
 

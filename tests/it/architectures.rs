@@ -3,9 +3,10 @@
 use std::process::Command;
 
 use lbx_testkit::command::{Home, run};
-use lbx_testkit::index;
+use lbx_testkit::images::sha256;
 use lbx_testkit::stub::Stub;
 use lbx_testkit::wheels::{Wheel, sdist};
+use lbx_testkit::{index, standin};
 use serde_json::Value;
 
 use crate::sources::{BACKEND, pyproject};
@@ -140,9 +141,105 @@ fn what_has_code_for_this_cpu_says_that_it_must_be_built_on_the_other() {
     assert!(last[1].starts_with(&expected), "{}", ran.stderr);
     same(
         last[0],
-        &format!(
-            "hint: it came to native-1.0-cp311-cp311-linux_{machine}.whl here; pin a version that has a wheel for {arch}, \
-             build on such a host, or install emulation for it (qemu-user-static with binfmt)"
-        ),
+        &format!("hint: here it comes to native-1.0-cp311-cp311-linux_{machine}.whl; {}", advice(arch)),
     );
+}
+
+/// What to do, after what came of it here.
+fn advice(arch: &str) -> String {
+    format!(
+        "pin versions that have a wheel for {arch}, build on such a host, or install qemu-user-static: from Linux 6.7 on \
+         that is all, and otherwise it must be registered with the host (binfmt)"
+    )
+}
+
+/// A build backend whose wheel has code for the CPU that it runs on.
+fn native_backend() -> String {
+    let tag = "Tag: py3-none-any";
+    BACKEND
+        .replace("import base64", "import platform, base64")
+        .replace("{version}-py3-none-any.whl", "{version}-cp311-cp311-linux_{platform.machine()}.whl")
+        .replace(&format!("b\"Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\n{tag}\\n\""), WHEEL_OF_MACHINE)
+}
+
+const WHEEL_OF_MACHINE: &str = "f\"Wheel-Version: 1.0\\nRoot-Is-Purelib: false\\nTag: cp311-cp311-linux_{platform.machine()}\\n\".encode()";
+
+/// A project with a local package, and an index with another one, both with code.
+fn natives() -> (tempfile::TempDir, Stub, Home) {
+    let folder = tempfile::tempdir().expect("a directory");
+    let (backend, text) = (native_backend(), pyproject("indexed", "1.0", ""));
+    assert_eq!(backend.matches("platform.machine()").count(), 2, "{backend}");
+    let files = [("pyproject.toml", text.as_str()), ("backend.py", &backend), ("indexed.py", "")];
+    sdist(folder.path(), "indexed", "1.0", &files);
+    let index = index::serve(folder.path());
+    let home = project(BOTH, "./local\nindexed\n");
+    home.write("local/backend.py", &backend);
+    home.write("local/pyproject.toml", pyproject("local", "1.0", ""));
+    home.write("local/local.py", "");
+    (folder, index, home)
+}
+
+/// Only on Linux 6.7 and newer, which every machine of the tests has, can a sandbox have an emulator of its own.
+#[test]
+fn what_has_code_is_built_on_an_emulated_cpu_of_the_sandbox_alone() {
+    let Some(image) = standin::for_both().filter(|_| std::env::consts::ARCH == "x86_64") else { return };
+    let (_folder, index, home) = natives();
+    let registered = || fs_err::read_dir("/proc/sys/fs/binfmt_misc").map_or(0, Iterator::count);
+    let before = registered();
+    succeeds(&mut command(&home, "build", &image, &index));
+    let of = |machine: &str| {
+        ["indexed", "local"].map(|name| format!("{name}-1.0-cp311-cp311-linux_{machine}.whl")).to_vec()
+    };
+    assert_eq!((wheels(&home, "x86_64"), wheels(&home, "arm64")), (of("x86_64"), of("aarch64")));
+    let ran = run(command(&home, "run", &image, &index).args(["--arch", "arm64", "--", "uname", "-m"]));
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "aarch64\n"), "{}", ran.stderr);
+    assert_eq!(registered(), before, "nothing of it is seen on the host");
+    // What is kept needs no emulator.
+    succeeds(command(&home, "build", &image, &index).env("PATH", "/nonexistent"));
+    assert_eq!(wheels(&home, "arm64"), of("aarch64"));
+}
+
+#[test]
+fn without_an_emulator_all_that_must_be_built_elsewhere_is_named() {
+    let Some(image) = standin::for_both().filter(|_| std::env::consts::ARCH == "x86_64") else { return };
+    let (folder, index, home) = natives();
+    let expected = |first: &str, second: &str| {
+        let wheel = |name: &str| format!("{name}-1.0-cp311-cp311-linux_x86_64.whl");
+        let is_archive = |name: &str| name == "indexed" || first == "indexed";
+        let names =
+            |name: &str| if is_archive(name) { format!("{name}-1.0.tar.gz") } else { name.to_owned() };
+        format!(
+            "error: {} and {} must be built on arm64: this host (x86_64) cannot run the programs of the image `{image}`, \
+             which are for arm64: there is no qemu-aarch64-static on the PATH\n\
+             hint: here it comes to {} and {}; {}\n",
+            names(first),
+            names(second),
+            wheel(first),
+            wheel(second),
+            advice("arm64")
+        )
+    };
+    let mut build = command(&home, "build", &image, &index);
+    build.env("PATH", "/nonexistent");
+    let ran = run(build.args(["--arch", "arm64"]));
+    assert_eq!(ran.code, REQUIREMENTS, "{}", ran.stderr);
+    nothing_left(&home);
+    same(&ran.stderr[ran.stderr.find("error: ").expect("an error")..], &expected("local", "indexed"));
+    // The same of what is locked.
+    let bytes = fs_err::read(folder.path().join("indexed-1.0.tar.gz")).expect("a source distribution");
+    let renamed = sdist(
+        folder.path(),
+        "local",
+        "1.0",
+        &[("pyproject.toml", pyproject("local", "1.0", "").as_str()), ("backend.py", &native_backend())],
+    );
+    let line = |name: &str, bytes: &[u8]| format!("{name}==1.0 --hash={}\n", sha256(bytes));
+    let lines = [line("indexed", &bytes), line("local", &fs_err::read(renamed).expect("another"))].concat();
+    home.write("r.txt", lines);
+    let index = index::serve(folder.path());
+    let mut build = command(&home, "build", &image, &index);
+    build.env("PATH", "/nonexistent");
+    let ran = run(build.args(["--arch", "arm64", "--locked"]));
+    assert_eq!(ran.code, REQUIREMENTS, "{}", ran.stderr);
+    same(&ran.stderr[ran.stderr.find("error: ").expect("an error")..], &expected("indexed", "local"));
 }

@@ -8,6 +8,7 @@ mod changes;
 mod choice;
 mod claims;
 mod diagnosis;
+mod emulator;
 mod group;
 mod guarantees;
 mod hostile;

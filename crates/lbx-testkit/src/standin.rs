@@ -5,9 +5,9 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::images::{Layer, MANIFEST_TYPE};
+use crate::images::{INDEX_TYPE, Layer, MANIFEST_TYPE, index, sha256};
 use crate::registry::{push_blob, push_manifest, request};
 
 /// The repository of the stand-in images.
@@ -69,6 +69,23 @@ pub fn with_layer(runtime: &str, tag: &str, layer: &Layer) -> Option<String> {
     push_blob(address, REPOSITORY, &layer.blob);
     push_manifest(address, REPOSITORY, tag, MANIFEST_TYPE, manifest.to_string().as_bytes());
     Some(format!("{address}/{REPOSITORY}:{tag}"))
+}
+
+/// The stand-in image of python3.11 for both CPUs, under one tag; none, with a loud word, when no registry serves it.
+pub fn for_both() -> Option<String> {
+    let reference = reference("python3.11")?;
+    let (address, _) = reference.split_once('/').expect("an address");
+    let descriptor = |tag: &str, architecture: &str| {
+        let path = format!("/v2/{REPOSITORY}/manifests/{tag}");
+        let answer = request(address, "GET", &path, &[("Accept", MANIFEST_TYPE)], &[]).expect("an answer");
+        assert_eq!(answer.status, 200, "{path}");
+        let (digest, size) = (sha256(&answer.body), answer.body.len());
+        let platform = json!({"os": "linux", "architecture": architecture});
+        json!({"mediaType": MANIFEST_TYPE, "digest": digest, "size": size, "platform": platform})
+    };
+    let both = index(&[descriptor("3.11", "amd64"), descriptor("3.11-arm64", "arm64")]);
+    push_manifest(address, REPOSITORY, "3.11-both", INDEX_TYPE, &both);
+    Some(format!("{address}/{REPOSITORY}:3.11-both"))
 }
 
 fn document(address: &str, path: &str) -> Value {

@@ -2,12 +2,13 @@
 //! source wants it, with the system packages that it wants.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
 use super::{Made, Source};
+use lbx_image::Image;
 use lbx_plan::Architecture;
 use lbx_sandbox::Root;
 
@@ -17,11 +18,28 @@ use crate::error::Error;
 use crate::site::{Ground, Site};
 use crate::system::{self, Installed};
 
-/// An image on this host, ready for what runs in it.
+/// An image on this host.
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) site: Arc<Site>,
-    pub(crate) base: Arc<Base>,
+    pub(crate) image: Image,
+    /// Ready for what runs in it, once anything has to: what was built before needs no Python, nor the CPU for it.
+    base: Arc<OnceLock<Arc<Base>>>,
+}
+
+impl Place {
+    fn new(site: Site, image: Image) -> Self {
+        Self { site: Arc::new(site), image, base: Arc::default() }
+    }
+
+    /// Finds its Python.
+    pub(super) fn base(&self) -> Result<&Arc<Base>, Error> {
+        if let Some(base) = self.base.get() {
+            return Ok(base);
+        }
+        let base = Base::prepare(&self.site, self.image.clone())?;
+        Ok(self.base.get_or_init(|| Arc::new(base)))
+    }
 }
 
 /// One with system packages, ready for what is built in it.
@@ -43,6 +61,7 @@ type Equipped = HashMap<(Name, Vec<String>), Arc<Kitchen>>;
 pub(super) struct Kitchens {
     /// The runtime's own.
     own: Place,
+    own_base: Arc<Base>,
     /// Others, each fetched when it is wanted.
     others: Mutex<HashMap<Name, Arc<OnceCell<Place>>>>,
     /// All of these, each with its system packages.
@@ -52,7 +71,7 @@ pub(super) struct Kitchens {
 impl Kitchen {
     /// The root to build in, with the system packages in it.
     pub(super) fn root(&self, context: &Context, runtime: &Handle) -> Result<Root, Error> {
-        let Place { site, base } = &self.place;
+        let (site, base) = (&self.place.site, self.place.base()?);
         if self.packages.is_empty() {
             return Ok(base.root.clone());
         }
@@ -74,13 +93,19 @@ impl Kitchen {
 
 impl Kitchens {
     pub(super) fn new(site: Site, base: Base) -> Self {
-        let own = Place { site: Arc::new(site), base: Arc::new(base) };
-        Self { own, others: Mutex::default(), equipped: Mutex::default() }
+        let (own, own_base) = (Place::new(site, base.image.clone()), Arc::new(base));
+        let _ = own.base.set(Arc::clone(&own_base));
+        Self { own, own_base, others: Mutex::default(), equipped: Mutex::default() }
     }
 
     /// The runtime's own image.
     pub(super) fn own(&self) -> &Place {
         &self.own
+    }
+
+    /// The same, ready for what runs in it.
+    pub(super) fn own_base(&self) -> &Base {
+        &self.own_base
     }
 
     /// The images that were fetched besides.
@@ -133,11 +158,7 @@ async fn open(context: &Context, image: &str, arch: Architecture) -> Result<Plac
     let choice = lbx_plan::ImageChoice { image: image.to_owned(), arch, ..ground.choice.clone() };
     let ground = Ground::open(choice, ground.host.clone(), ground.limits, &ground.cancel, &ground.observer)?;
     let (site, image) = Site::open(Arc::new(ground), context.options.offline).await?;
-    let work = tokio::task::spawn_blocking(move || {
-        let base = Base::prepare(&site, image)?;
-        Ok(Place { site: Arc::new(site), base: Arc::new(base) })
-    });
-    work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    Ok(Place::new(site, image))
 }
 
 impl Source {

@@ -183,7 +183,7 @@ impl Builder {
     }
 
     pub(crate) fn base(&self) -> &Base {
-        &self.kitchens.own().base
+        self.kitchens.own_base()
     }
 
     pub(crate) fn indexes(&self) -> &Indexes {
@@ -330,15 +330,15 @@ impl Builder {
 
     fn key(&self, source: &Source, arch: Architecture) -> Result<String, Error> {
         let kitchen = self.kitchen(source, arch)?;
-        let Place { site, base } = &kitchen.place;
+        let Place { site, image, .. } = &kitchen.place;
         let backend = site.isolation.backend;
         Ok(cache::key(&[
             &source.sha256,
             &source.subdirectory,
             source.version.as_deref().unwrap_or_default(),
-            base.image.manifest_digest.as_str(),
+            image.manifest_digest.as_str(),
             arch.machine(),
-            &base.interpreter,
+            &site.choice.runtime.runtime,
             &kitchen.packages.join(" "),
             // Where the build sees paths, it may keep them.
             if backend.changes_root() { "" } else { backend.name() },
@@ -414,7 +414,7 @@ impl Builder {
         let serving = self.indexes.refuse(errand.set)?;
         let kitchen = self.kitchen(source, arch)?;
         let root = kitchen.root(context, self.indexes.runtime())?;
-        let mut spec = spec(&kitchen, root, source, asked, wheels, &out);
+        let mut spec = spec(kitchen.place.base()?, root, source, asked, wheels, &out);
         spec.network = serving.network(&kitchen.place.site);
         spec.env.extend(serving.proxy_environment());
         let mut output = base::run(&kitchen.place.site, &spec, Some(&serving), &|line| {
@@ -457,7 +457,7 @@ impl Builder {
 }
 
 fn spec(
-    kitchen: &Kitchen,
+    base: &Base,
     root: Root,
     source: &Source,
     asked: &BTreeSet<String>,
@@ -466,10 +466,10 @@ fn spec(
 ) -> Spec {
     let ending = if source.path.is_dir() { String::new() } else { format!("/{}", file_name(&source.name)) };
     let place = format!("{SOURCE}{ending}");
-    let program = [&kitchen.place.base.interpreter, "-u", "/lbx/build.py", "env"];
+    let program = [base.interpreter.as_str(), "-u", "/lbx/build.py", "env"];
     let arguments = [&place, &source.subdirectory, REQUIRES, WORK, resolve::OUT, SHIM_FOLDER];
     let mut spec = Spec::new(root, program.into_iter().chain(arguments).map(str::to_owned));
-    spec.env = resolve::build_environment(&kitchen.place.base);
+    spec.env = resolve::build_environment(base);
     let asked: Vec<&String> = asked.iter().collect();
     spec.env.push(("LBX_ASKED".to_owned(), serde_json::to_string(&asked).unwrap_or_default()));
     // What asks git for its version, where there is neither git nor history.

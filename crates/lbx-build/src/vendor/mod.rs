@@ -157,7 +157,7 @@ fn sources(context: &Context, builder: &Builder, sets: &[ResolvedSet]) -> Result
 fn images(context: &Context, builder: &Builder) -> Vec<(String, lbx_image::Image)> {
     let own = (context.plan.image.clone(), builder.base().image.clone());
     let others = builder.build_images();
-    let others = others.iter().map(|one| (one.site.choice.image.clone(), one.base.image.clone()));
+    let others = others.iter().map(|one| (one.site.choice.image.clone(), one.image.clone()));
     [own].into_iter().chain(others).collect()
 }
 

@@ -117,14 +117,16 @@ fn programs_for_a_cpu_that_this_host_cannot_run_say_so() {
     registry.push_image("python", "3.11", &Image::new(oci, vec![Layer::gzip(&tar)]));
     let image = registry.reference("python", "3.11");
     let home = home();
-    let host = std::env::consts::ARCH;
+    let (host, machine) = (std::env::consts::ARCH, if machine == AARCH64 { "aarch64" } else { "x86_64" });
     fails(
         &home,
-        &mut lbx(&home, &["run", "--runtime", "python3.11", "--arch", arch, "--image", &image, "--", "true"]),
+        lbx(&home, &["run", "--runtime", "python3.11", "--arch", arch, "--image", &image, "--", "true"])
+            .env("PATH", "/nonexistent"),
         IMAGE,
         &format!(
-            "error: this host ({host}) cannot run the programs of the image `127.0.0.1:[PORT]/python:3.11`, which are for {arch}\n\
-            hint: build on a host with that CPU, or install emulation for it (qemu-user-static with binfmt), or set `arch` to something other than {arch}\n"
+            "error: this host ({host}) cannot run the programs of the image `127.0.0.1:[PORT]/python:3.11`, which are for {arch}: there is no qemu-{machine}-static on the PATH\n\
+            hint: build on a host with that CPU, or set `arch` to something other than {arch}, or install qemu-user-static: \
+            from Linux 6.7 on that is all, and otherwise it must be registered with the host (binfmt)\n"
         ),
     );
 }

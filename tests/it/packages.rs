@@ -261,31 +261,59 @@ fn a_mirror_on_this_machine_is_none_of_an_images_business() {
     assert!(listener.accept().is_err(), "nobody has come");
 }
 
+/// A backend that builds only where this list of packages is installed, of those that there are.
+fn only_with(name: &str) -> String {
+    let others = ["all", "local", "cloned", "indexed"].into_iter().filter(|other| *other != name);
+    let absent = others.map(|other| format!(" and not os.path.exists(\"/usr/share/has-{other}\")"));
+    let check =
+        format!("    assert os.path.exists(\"/usr/share/has-{name}\"){}\n", absent.collect::<String>());
+    BACKEND.replace("    print(\"the backend", &format!("{check}    print(\"the backend"))
+}
+
 #[test]
-fn a_package_of_an_index_can_have_a_list_of_its_own() {
+fn a_package_can_have_a_list_of_its_own_wherever_it_comes_from() {
     let (Some(run_image), Some(image)) = (image(), build_image("own")) else { return };
     let (folder, wheels) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    for name in ["all", "own"] {
-        Package::new(name, "1.0")
-            .file(&format!("usr/share/has-{name}"), 0o644, (0, 0), b"")
-            .write(folder.path());
+    for name in ["all", "local", "cloned", "indexed"] {
+        let package = Package::new(name, "1.0").file(&format!("usr/share/has-{name}"), 0o644, (0, 0), b"");
+        package.write(folder.path());
     }
     let mirror = debian::serve(folder.path());
-    let home = project(&image, "\"all\"", "    assert os.path.exists(\"/usr/share/has-all\")\n");
-    let backend = BACKEND.replace(
-        "    print(\"the backend",
-        "    assert os.path.exists(\"/usr/share/has-own\") and not os.path.exists(\"/usr/share/has-all\")\n    print(\"the backend",
-    );
+    let home = project(&image, "\"all\"", "");
+    home.write("native/backend.py", only_with("all"));
+    home.write("local/backend.py", only_with("local"));
+    home.write("local/pyproject.toml", pyproject("The.Local", "1.0", ""));
     let text = pyproject("Special.Case", "1.0", "");
+    let backend = only_with("indexed");
     let files = [("pyproject.toml", text.as_str()), ("backend.py", &backend), ("special_case.py", "")];
     sdist(wheels.path(), "Special.Case", "1.0", &files);
+    home.write("repository/backend.py", only_with("cloned"));
+    home.write(
+        "repository/pyproject.toml",
+        "[build-system]\nrequires = []\nbuild-backend = \"backend\"\nbackend-path = [\".\"]\n",
+    );
+    home.write("repository/setup.cfg", "[metadata]\nname = cloned\n");
+    let named = only_with("cloned")
+        .replace("text = open(\"pyproject.toml\").read()", "text = 'name = \"cloned\"\\nversion = \"1.0\"'");
+    home.write("repository/backend.py", named);
+    let repository = home.project().join("repository");
+    for arguments in [
+        &["init", "-q"][..],
+        &["add", "."],
+        &["-c", "user.name=a", "-c", "user.email=a@b.test", "commit", "-qm", "x"],
+    ] {
+        assert!(home.command("git").current_dir(&repository).args(arguments).status().unwrap().success());
+    }
     let config = fs_err::read_to_string(home.project().join("lbx.toml")).unwrap();
-    home.write("lbx.toml", format!("{config}[build.special_case]\nsystem-packages = [\"own\"]\n"));
-    home.write("r.txt", "./native\nspecial-case\n");
+    let own = |package: &str, list: &str| format!("[build.{package}]\nsystem-packages = [\"{list}\"]\n");
+    let all = [own("special_case", "indexed"), own("the-local", "local"), own("Cloned", "cloned")].concat();
+    home.write("lbx.toml", format!("{config}{all}"));
+    let url = format!("git+file://{}", repository.display());
+    home.write("r.txt", format!("./native\n./local\nspecial-case\ncloned @ {url}\n"));
     let mut command = build(&home, &run_image, &mirror);
     command.env("PIP_FIND_LINKS", wheels.path());
     let said = succeeds(&mut command).stderr;
-    assert_eq!(said.matches(": 1 package from mirror.test\n").count(), 2, "{said}");
+    assert_eq!(said.matches(": 1 package from mirror.test\n").count(), 4, "{said}");
 }
 
 #[test]

@@ -31,7 +31,8 @@ fn alive(arguments: &str) -> bool {
 fn eventually(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        // An emulated machine on a busy one is slow.
+        assert!(start.elapsed() < Duration::from_mins(1), "not within a minute: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

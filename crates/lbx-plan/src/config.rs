@@ -83,7 +83,7 @@ pub enum IndexStrategy {
     FirstMatch,
 }
 
-/// `[build.NAME]`: how the package NAME is built, when it is built from a source distribution.
+/// `[build.NAME]`: how the package NAME is built, when it is built from source.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Build {

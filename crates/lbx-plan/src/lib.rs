@@ -24,6 +24,7 @@ mod hidden;
 pub mod locks;
 mod plan;
 mod position;
+mod project_name;
 pub mod prune;
 mod requirements;
 
@@ -35,4 +36,5 @@ pub use encoding::{EncodingError, decode};
 pub use hidden::Hidden;
 pub use plan::{Artifact, DependencySet, ImageChoice, Kind, Overrides, Plan, PlanError};
 pub use position::{At, Position};
+pub use project_name::{project_name, setup_name};
 pub use requirements::{Elsewhere, Line, LineKind, PlaceOption, RequirementFiles, RequirementsError, scan};

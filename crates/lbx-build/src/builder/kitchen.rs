@@ -162,10 +162,18 @@ async fn open(context: &Context, image: &str, arch: Architecture) -> Result<Plac
 }
 
 impl Source {
-    /// The name of the project, where the name of its file says it.
+    /// The name of the project, where that of its file says it, or what lies in it.
     fn project(&self) -> Option<String> {
-        let Made::Distribution { .. } = self.made else { return None };
-        let stem = self.name.strip_suffix(".tar.gz").or_else(|| self.name.strip_suffix(".zip"))?;
-        Some(stem.rsplit_once('-')?.0.to_owned())
+        if let Made::Distribution { .. } | Made::Path { sha256: Some(_), .. } = self.made {
+            let name = self.name.rsplit('/').next().unwrap_or_default();
+            let stem = name.strip_suffix(".tar.gz").or_else(|| name.strip_suffix(".zip"))?;
+            return Some(stem.rsplit_once('-')?.0.to_owned());
+        }
+        let folder = self.path.join(&self.subdirectory);
+        // What is no text names nothing, and its build will say what is wrong with it.
+        let text = |name: &str| fs_err::read_to_string(folder.join(name)).ok();
+        text("pyproject.toml")
+            .and_then(|text| lbx_plan::project_name(&text))
+            .or_else(|| lbx_plan::setup_name(&text("setup.cfg")?))
     }
 }

@@ -304,9 +304,13 @@ impl Builder {
         work: &Path,
     ) -> Result<Built, Error> {
         let named = git::commit(url)?;
-        // The key is that of the artifact's CPU, whatever it was built on.
+        // The key is that of the artifact's CPU, whatever it was built on. What its files say is not known yet, so all that
+        // is said of single packages may be about it.
+        let plan = &self.context.plan;
+        let of_packages = serde_json::to_string(&(&plan.build_images, &plan.system_packages_of));
+        let of_packages = of_packages.unwrap_or_default();
         let key =
-            cache::key(&[&self.key(&named, self.context.build_arch)?, self.context.plan.arch.machine()]);
+            cache::key(&[&self.key(&named, self.context.build_arch)?, plan.arch.machine(), &of_packages]);
         if let Some(kept) = cache::find(&self.context, &key, &named)? {
             return Ok(Built { keys: vec![key], ..kept });
         }

@@ -35,6 +35,7 @@ mod interrupts;
 mod lambda;
 mod limits;
 mod locks;
+mod offline;
 mod packages;
 mod requirements;
 mod session;

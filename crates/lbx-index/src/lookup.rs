@@ -49,7 +49,19 @@ pub(crate) struct Listed {
     pub(crate) metadata: Option<Hashes>,
     pub(crate) upload_time: Option<String>,
     /// What lists it.
-    pub(crate) index: Option<SafeUrl>,
+    pub(crate) index: Option<Arc<SafeUrl>>,
+}
+
+/// What lists files, once for all of them: there are pages with thousands.
+struct Lister {
+    address: Arc<Address>,
+    safe: Arc<SafeUrl>,
+}
+
+impl Lister {
+    fn new(address: &Address) -> Self {
+        Self { address: Arc::new(address.clone()), safe: Arc::new(address.safe()) }
+    }
 }
 
 impl Listed {
@@ -82,7 +94,7 @@ pub(crate) fn direct(address: &Address, limit: u64) -> Option<Listed> {
     Some(Listed { id: identity(&want), ..bare(None, want, None) })
 }
 
-fn bare(project: Option<String>, want: Want, index: Option<SafeUrl>) -> Listed {
+fn bare(project: Option<String>, want: Want, index: Option<Arc<SafeUrl>>) -> Listed {
     let (id, requires_python, yanked) = (identity(&want), None, None);
     Listed { id, project, want, requires_python, yanked, metadata: None, upload_time: None, index }
 }
@@ -130,7 +142,8 @@ impl Lookup {
                 let error = Error::Quarantined { project: project_name, index: index.safe(), reason };
                 project.warnings.push(Arc::new(error));
             }
-            let listed = page.files.into_iter().map(|file| self.listed(name, file, &index)).collect();
+            let lister = Lister::new(&index);
+            let listed = page.files.into_iter().map(|file| self.listed(name, file, &lister)).collect();
             project.add(listed, &mut seen);
         }
         Ok(project)
@@ -160,12 +173,12 @@ impl Lookup {
         }
     }
 
-    fn listed(&self, project: &str, file: File, index: &Address) -> Listed {
-        let encrypted = index.origin().is_encrypted();
+    fn listed(&self, project: &str, file: File, index: &Lister) -> Listed {
+        let encrypted = index.address.origin().is_encrypted();
         let want = Want {
             name: file.name,
             place: Place::Web { address: file.address, encrypted },
-            index: Some(index.clone()),
+            index: Some(Arc::clone(&index.address)),
             hashes: file.hashes,
             size: file.size,
             limit: self.upstream.settings.limits.file,
@@ -175,14 +188,15 @@ impl Lookup {
             yanked: file.yanked,
             metadata: file.metadata,
             upload_time: file.upload_time,
-            ..bare(Some(project.to_owned()), want, Some(index.safe()))
+            ..bare(Some(project.to_owned()), want, Some(Arc::clone(&index.safe)))
         }
     }
 
     async fn linked(&self, number: usize, address: &Address, project: &str) -> Result<Vec<Listed>, Error> {
         if let Some(one) = direct(address, self.upstream.settings.limits.file) {
             let ours = version_of(project, &one.want.name).is_some();
-            let one = Listed { project: Some(project.to_owned()), index: Some(address.safe()), ..one };
+            let one =
+                Listed { project: Some(project.to_owned()), index: Some(Arc::new(address.safe())), ..one };
             return Ok(if ours { vec![one] } else { Vec::new() });
         }
         let Some(cell) = self.pages.get(number) else { return Ok(Vec::new()) };
@@ -192,7 +206,8 @@ impl Lookup {
             })
             .await?;
         let ours = page.files.iter().filter(|file| version_of(project, &file.name).is_some());
-        Ok(ours.map(|file| self.listed(project, file.clone(), address)).collect())
+        let lister = Lister::new(address);
+        Ok(ours.map(|file| self.listed(project, file.clone(), &lister)).collect())
     }
 
     async fn folder(&self, path: &Path, project: &str) -> Result<Vec<Listed>, Error> {
@@ -210,12 +225,13 @@ impl Lookup {
         .await?;
         names.sort();
         let limit = self.upstream.settings.limits.file;
+        let index = Arc::new(SafeUrl::folder(path));
         Ok(names
             .into_iter()
             .map(|name| {
                 let place = Place::Folder(path.join(&name));
                 let want = Want { name, place, index: None, hashes: Hashes::default(), size: None, limit };
-                bare(Some(project.to_owned()), want, Some(SafeUrl::folder(path)))
+                bare(Some(project.to_owned()), want, Some(Arc::clone(&index)))
             })
             .collect())
     }

@@ -63,6 +63,13 @@ pub(crate) struct Kept {
     pub(crate) page: Option<Page>,
 }
 
+/// Of a [`Kept`], what a server needs to say that it is the same.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct State {
+    pub(crate) etag: Option<String>,
+    pub(crate) modified: Option<String>,
+}
+
 /// Which file it was.
 #[derive(Serialize, Deserialize)]
 struct Known {
@@ -198,6 +205,12 @@ impl Store {
     }
 
     pub(crate) fn page(&self, key: &str) -> Option<Kept> {
+        document(&self.page_path(key))
+    }
+
+    /// What a server needs to say that a page is the same. The page is not made for that: there are some with thousands of
+    /// files.
+    pub(crate) fn state(&self, key: &str) -> Option<State> {
         document(&self.page_path(key))
     }
 

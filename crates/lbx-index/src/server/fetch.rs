@@ -77,11 +77,11 @@ impl Inner {
     fn want(&self, wanted: &Wanted, address: &Address) -> Want {
         let settings = &self.upstream.settings;
         // The login of an index goes to its own host, and nowhere else.
-        let index = settings.indexes().into_iter().find(|index| index.origin() == address.origin()).cloned();
+        let index = settings.indexes().into_iter().find(|index| index.origin() == address.origin());
         Want {
             name: wanted.name.clone(),
             place: Place::Web { address: address.clone(), encrypted: address.origin().is_encrypted() },
-            index,
+            index: index.cloned().map(Arc::new),
             hashes: Hashes::new([("sha256".to_owned(), wanted.sha256.to_string())]),
             size: wanted.size,
             limit: settings.limits.file,

@@ -320,7 +320,7 @@ impl Watcher for Kept {
             url,
             sha256: stored.digest,
             size: stored.size,
-            index: listed.index.clone(),
+            index: listed.index.as_deref().cloned(),
             whole: self.whole,
         });
     }

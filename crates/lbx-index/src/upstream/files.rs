@@ -24,8 +24,8 @@ use crate::{Address, Digest, Error, Hashes, SafeUrl, Store};
 pub(crate) struct Want {
     pub(crate) name: String,
     pub(crate) place: Place,
-    /// Whose login may go along.
-    pub(crate) index: Option<Address>,
+    /// Whose login may go along. An index has thousands of files.
+    pub(crate) index: Option<Arc<Address>>,
     pub(crate) hashes: Hashes,
     pub(crate) size: Option<u64>,
     /// The most that is taken when nobody says how large it is.
@@ -247,7 +247,7 @@ impl Download<'_> {
             return Err(Stop::Sink);
         }
         let headers = headers(sink.received, etag.as_deref());
-        let index = self.want.index.as_ref();
+        let index = self.want.index.as_deref();
         let answer = self.upstream.ask(&Ask { address, index, encrypted, headers }).await?;
         let start = self.start(&answer, sink.received)?;
         if start == 0 && sink.received > 0 && !self.want.hashes.can_be_verified() && !sink.restart().await {

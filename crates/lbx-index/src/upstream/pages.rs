@@ -11,7 +11,7 @@ use reqwest::header::{
 
 use super::client::{Answer, Ask, Upstream};
 use super::retry::{Failure, Retry};
-use crate::store::Kept;
+use crate::store::{Kept, State};
 use crate::{Address, Digest, Error, Page, SafeUrl, Store};
 
 impl Upstream {
@@ -19,17 +19,29 @@ impl Upstream {
     pub(crate) async fn page(&self, store: &Store, address: &Address) -> Result<Option<Page>, Error> {
         let key = Digest::of(address.safe().as_str().as_bytes()).to_string();
         let (reader, name) = (store.clone(), key.clone());
-        let kept = blocking(move || Ok(reader.page(&name))).await?;
+        let read = move || {
+            let (reader, name) = (reader.clone(), name.clone());
+            blocking(move || Ok(reader.page(&name)))
+        };
         if self.settings.offline {
             let missing = || Error::Offline { what: format!("the page {}", address.safe()) };
-            return kept.map(|kept| kept.page).ok_or_else(missing);
+            return read().await?.map(|kept| kept.page).ok_or_else(missing);
         }
+        let (reader, name) = (store.clone(), key.clone());
+        let mut state = blocking(move || Ok(reader.state(&name))).await?;
         let mut retry = Retry::new(&self.settings);
         loop {
             let asked =
-                tokio::time::timeout(self.settings.timeouts.page, self.fresh_page(address, kept.as_ref()));
+                tokio::time::timeout(self.settings.timeouts.page, self.fresh_page(address, state.as_ref()));
             let failure = match asked.await {
-                Ok(Ok(None)) => return Ok(kept.and_then(|kept| kept.page)),
+                Ok(Ok(None)) => {
+                    if let Some(kept) = read().await? {
+                        return Ok(kept.page);
+                    }
+                    // It is damaged in the part that was not read yet, or somebody has just taken it away.
+                    state = None;
+                    continue;
+                }
                 Ok(Ok(Some(fresh))) => {
                     let writer = store.clone();
                     return blocking(move || writer.put_page(&key, &fresh).map(|()| fresh.page)).await;
@@ -45,7 +57,7 @@ impl Upstream {
     }
 
     /// None when what is kept is as good.
-    async fn fresh_page(&self, address: &Address, kept: Option<&Kept>) -> Result<Option<Kept>, Failure> {
+    async fn fresh_page(&self, address: &Address, kept: Option<&State>) -> Result<Option<Kept>, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(crate::page::ACCEPT));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));

@@ -1,6 +1,6 @@
 //! System packages: a compiler for what is built, what its package manager may do, what it sees, and where it fails.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use lbx_testkit::command::{Home, Ran, run};
@@ -319,15 +319,27 @@ fn a_package_can_have_a_list_of_its_own_wherever_it_comes_from() {
 #[test]
 fn without_overlays_the_packages_are_in_a_copy_of_the_whole_image() {
     let (Some(run_image), Some(image)) = (image(), build_image("copy")) else { return };
+    // The backends that have no layers and lend their root are root's.
     if !nix::unistd::geteuid().is_root() {
-        // The backend that has no layers and lends its root is root's.
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    Package::new("demo", "1.0").file("usr/share/has-demo", 0o644, (33, 33), b"").write(folder.path());
+    for (backend, owner) in [("root-namespaces", 33), ("chroot", 44)] {
+        let script = "test $(id -u) = 0; chown 33:44 /usr/share/has-$DPKG_MAINTSCRIPT_PACKAGE; useradd demo";
+        Package::new(backend, "1.0")
+            .file(&format!("usr/share/has-{backend}"), 0o600, (owner, owner), b"")
+            .script("postinst", script)
+            .write(folder.path());
+    }
     let mirror = debian::serve(folder.path());
-    let home = project(&image, "\"demo\"", "    assert os.path.exists(\"/usr/share/has-demo\")\n");
-    let said = succeeds(build(&home, &run_image, &mirror).args(["--backend", "root-namespaces"])).stderr;
-    assert!(said.contains(": 1 package from mirror.test\n"), "{said}");
-    assert!(Path::new(&home.project().join("dist/app.zip")).exists());
+    for backend in ["root-namespaces", "chroot"] {
+        let check = format!("    open(\"/usr/share/has-{backend}\")\n");
+        let home = project(&image, &format!("\"{backend}\""), &check);
+        let said = succeeds(build(&home, &run_image, &mirror).args(["--backend", backend])).stderr;
+        assert!(said.contains(": 1 package from mirror.test\n"), "{said}");
+        assert!(home.project().join("dist/app.zip").exists());
+        // What is kept is as good.
+        home.write("native/native.py", "changed = True\n");
+        succeeds(build(&home, &run_image, &mirror).args(["--backend", backend, "--offline"]));
+    }
 }

@@ -118,7 +118,7 @@ const TABLE: [Row; 6] = [
         claims: SAME_PROCESSES,
         stacks: false,
         roots: true,
-        lends: false,
+        lends: true,
     },
     Row {
         backend: Backend::Proot,

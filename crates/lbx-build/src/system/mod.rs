@@ -167,6 +167,8 @@ fn make(
         Way::Copy(original) => {
             let failed = |source| Error::image(&site.choice.image, source);
             lbx_image::copy_tree(original, &tree).map_err(failed)?;
+            // Directories that their owner may not write to are the root user's, who here has no such right.
+            tame::tame(&tree)?;
             (spec.root, spec.changes) = (Root::Tree(tree.clone()), Changes::InPlace);
         }
     }

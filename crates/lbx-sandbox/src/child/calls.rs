@@ -72,6 +72,9 @@ const IDS_AND_SYNC: &[libc::c_long] = &[
     libc::SYS_sync, libc::SYS_syncfs, libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_sync_file_range,
 ];
 
+/// Who it is. Done means 0.
+const OWN_IDS: &[libc::c_long] = &[libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid];
+
 #[cfg(target_arch = "x86_64")]
 const OWNERS_HERE: &[libc::c_long] = &[libc::SYS_chown, libc::SYS_lchown];
 
@@ -102,11 +105,13 @@ pub(super) struct Reach {
     pub(super) own_root: bool,
     /// Whether it is to look like the root user.
     pub(super) administers: bool,
+    /// Whether it is told so because it has another id.
+    pub(super) pretends: bool,
 }
 
 /// The filter of a command.
 pub(super) fn filter(reach: Reach) -> Filter {
-    let Reach { internet, traces, own_root, administers } = reach;
+    let Reach { internet, traces, own_root, administers, pretends } = reach;
     let (denied, missing) = (errno(EPERM), errno(ENOSYS));
     let calls = DENIED.iter().chain(DENIED_HERE).filter(|call| !(traces && TRACING.contains(call)));
     let mut rules: Vec<_> = calls.map(|call| Rule::always(*call, denied)).collect();
@@ -116,7 +121,8 @@ pub(super) fn filter(reach: Reach) -> Filter {
     if administers {
         let done = errno(0);
         rules.extend(devices(done));
-        let calls = OWNERS_AND_ATTRIBUTES.iter().chain(OWNERS_HERE).chain(IDS_AND_SYNC);
+        let told: &[libc::c_long] = if pretends { OWN_IDS } else { &[] };
+        let calls = OWNERS_AND_ATTRIBUTES.iter().chain(OWNERS_HERE).chain(IDS_AND_SYNC).chain(told);
         rules.extend(calls.map(|call| Rule::always(*call, done)));
         // `setxattrat` and `removexattrat`, of Linux 6.13.
         rules.extend([463, 466].map(|call| Rule::always(call, done)));

@@ -3,20 +3,22 @@
 //!
 //! The root is a tree of hard links in the scratch directory of the run. The command has a user id of its own there and
 //! no capabilities, so that the image's files are not its to write and the old root is out of its reach. What it leaves
-//! in writable binds is moved out when its last process is dead.
+//! in writable binds is moved out when its last process is dead. A root that may be changed is the tree itself, which is the
+//! command's for as long as it runs; the command, which is told that it is the root user, is none.
 
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, makedev, mkdirat, mknodat};
-use nix::unistd::{Gid, Uid, chdir, chroot, fchdir, symlinkat};
+use nix::unistd::{Gid, Uid, chdir, chroot, fchdir, getegid, geteuid, symlinkat};
 
 use super::devices::{DEVICES, LINKS};
 use super::house::House;
 use super::loan::Loan;
 use super::mounts::{Kind, PLACE};
 use super::payload::{self, Order, Situation};
+use super::root::User;
 use super::{Isolate, Job, family, farm};
 use crate::backend::Backend;
 use crate::error::{Failure, OrFail, Stage};
@@ -43,8 +45,7 @@ impl Isolate for Chroot {
     fn run(&self, job: Job<'_>) -> Result<(), Failure> {
         let spec = job.spec;
         let mut lodging = Lodging::furnish(spec)?;
-        let situation =
-            Situation { user: Some((spec.uid, spec.gid)), own_processes: false, own_network: false };
+        let situation = Situation { user: Some(lodging.user), own_processes: false, own_network: false };
         let root = lodging.house.root.try_clone().or_fail(Stage::Root, || "dup(root)".to_owned())?;
         let order = Order::in_root(spec, situation);
         let become_command = |job: &Job<'_>| match move_in(&root) {
@@ -68,25 +69,41 @@ fn move_in(root: &OwnedFd) -> Result<(), Failure> {
 struct Lodging {
     house: House,
     loans: Vec<Loan>,
+    /// Who the command is.
+    user: User,
 }
+
+/// Who only appears to be the root user, where what is real of that would be the container's.
+const ADMINISTRATOR: User = (1000, 1000);
 
 impl Lodging {
     fn furnish(spec: &Spec) -> Result<Self, Failure> {
-        let mut lodging = Self { house: House::build(spec, spec.kept.as_deref())?, loans: Vec::new() };
+        let (house, user) = if spec.administers() {
+            (House::lend(spec)?, ADMINISTRATOR)
+        } else {
+            (House::build(spec, spec.kept.as_deref())?, (spec.uid, spec.gid))
+        };
+        let mut lodging = Self { house, loans: Vec::new(), user };
+        if spec.administers() {
+            lodging.pass_on(caller(), user)?;
+            for target in ["/proc", "/sys"] {
+                lodging.house.directory(target, Stage::Root)?;
+            }
+        }
         devices(&lodging.house.directory("/dev", Stage::Devices)?)?;
         for tmpfs in &spec.tmpfs {
             let place = lodging.house.directory(&tmpfs.target, Stage::Tmpfs)?;
-            give(&place, &tmpfs.target, tmpfs.mode, spec, Stage::Tmpfs)?;
+            give(&place, &tmpfs.target, tmpfs.mode, user, Stage::Tmpfs)?;
         }
         for bind in &spec.binds {
-            lodging.bring(bind, spec)?;
+            lodging.bring(bind)?;
         }
         spec.files.iter().try_for_each(|file| lodging.house.write(file))?;
         Ok(lodging)
     }
 
     /// Copies what is there; what may be written becomes the command's.
-    fn bring(&mut self, bind: &Bind, spec: &Spec) -> Result<(), Failure> {
+    fn bring(&mut self, bind: &Bind) -> Result<(), Failure> {
         let stage = Stage::Binds;
         let call = || format!("open({:?}, O_PATH|O_NOFOLLOW)", bind.source);
         let source = open(&bind.source, PLACE, Mode::empty()).or_fail(stage, call)?;
@@ -97,8 +114,7 @@ impl Lodging {
                 match access {
                     Access::ReadOnly => farm::grow(&source, &place, stage, &|_| false)?,
                     Access::ReadWrite => {
-                        let command = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
-                        self.loans.push(Loan::make(&source, place, command)?);
+                        self.loans.push(Loan::make(&source, place, ids(self.user))?);
                     }
                 }
                 Ok(())
@@ -125,18 +141,34 @@ impl Lodging {
             let call = || format!("open({:?}, O_DIRECTORY)", bind.source);
             let target =
                 open(&bind.source, PLACE | OFlag::O_DIRECTORY, Mode::empty()).or_fail(stage, call)?;
-            loan.end(&target, Uid::from_raw(spec.uid))?;
+            loan.end(&target, ids(self.user).0)?;
+        }
+        if spec.administers() {
+            self.pass_on(self.user, caller())?;
         }
         Ok(())
     }
+
+    /// Gives all that a user has in the house to another one.
+    fn pass_on(&self, from: User, to: User) -> Result<(), Failure> {
+        farm::give_all(&self.house.root, ids(from).0, ids(to), Stage::Root)
+    }
+}
+
+fn caller() -> User {
+    (geteuid().as_raw(), getegid().as_raw())
+}
+
+fn ids((uid, gid): User) -> (Uid, Gid) {
+    (Uid::from_raw(uid), Gid::from_raw(gid))
 }
 
 /// Gives a directory to the command, with a mode.
-fn give(place: &OwnedFd, target: &str, mode: u32, spec: &Spec, stage: Stage) -> Result<(), Failure> {
+fn give(place: &OwnedFd, target: &str, mode: u32, user: User, stage: Stage) -> Result<(), Failure> {
     let mode = Mode::from_bits_truncate(mode);
     fchmodat(place, ".", mode, FchmodatFlags::FollowSymlink)
         .or_fail(stage, || format!("fchmodat({target:?}, {:#o})", mode.bits()))?;
-    farm::give(place, spec.uid, spec.gid, stage)
+    farm::give(place, user.0, user.1, stage)
 }
 
 /// Device nodes of our own, which the root user of a container may make. `/dev/shm` is a directory.

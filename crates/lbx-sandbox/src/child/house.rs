@@ -66,6 +66,19 @@ impl House {
         Ok(house)
     }
 
+    /// A house of the tree itself, which may be changed. It is where it was when this value goes, if nobody is in it any
+    /// more, without the places of the run.
+    pub(super) fn lend(spec: &Spec) -> Result<Self, Failure> {
+        let stage = Stage::Root;
+        let (Root::Tree(tree), Some(scratch)) = (&spec.root, &spec.scratch) else {
+            return Err(Failure::new(stage, "change a root without mounts", Errno::EOPNOTSUPP));
+        };
+        let path = made(&scratch.join("root-XXXXXX"))?;
+        // In place of the empty directory.
+        fs_err::rename(tree, &path).or_fail(stage, || format!("rename({tree:?}, {path:?})"))?;
+        Ok(Self { root: directory(&path)?, keeping: Some(Keeping::new(tree, scratch)?), path })
+    }
+
     fn furnish(&self, tree: &OwnedFd) -> Result<(), Failure> {
         let stage = Stage::Root;
         let open_to_all = Mode::from_bits_truncate(0o755);

@@ -63,6 +63,7 @@ pub(crate) fn command_filter() -> Filter {
         traces: false,
         own_root: true,
         administers: false,
+        pretends: false,
     })
 }
 

@@ -58,8 +58,13 @@ fn attempt(probe: &Probe) -> Result<(), Failure> {
         Probe::Filter => {
             no_new_privileges()?;
             let call = || "seccomp(SECCOMP_SET_MODE_FILTER)".to_owned();
-            let reach =
-                Reach { internet: Internet::None, traces: false, own_root: false, administers: false };
+            let reach = Reach {
+                internet: Internet::None,
+                traces: false,
+                own_root: false,
+                administers: false,
+                pretends: false,
+            };
             calls::filter(reach).install().or_fail(Stage::Privileges, call)
         }
         Probe::Landlock => landlock(),

@@ -6,7 +6,8 @@
 
 mod tame;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use lbx_image::{Outlet, PullOptions, Scratch};
@@ -14,7 +15,7 @@ use lbx_sandbox::{Access, Bind, Changes, Network, Root, Spec};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use crate::base::{self, Base, Serves};
+use crate::base::{self, Base, Output, Serves};
 use crate::builder::cache_key;
 use crate::engine::Context;
 use crate::error::{Error, PackagesError};
@@ -66,16 +67,15 @@ pub(crate) fn install(
     wanted: &[String],
     runtime: &Handle,
 ) -> Result<Installed, Error> {
-    let way = Way::of(site, base, wanted)?;
-    let is_layer = matches!(way, Way::Layer(_));
-    let mut parts =
-        vec![SCRIPT, base.image.manifest_digest.as_str(), if is_layer { "layer" } else { "tree" }];
+    let installation = Installation { site, base, wanted, way: Way::of(site, base, wanted)?, runtime };
+    let way = &installation.way;
+    let mut parts = vec![SCRIPT, base.image.manifest_digest.as_str(), way.name()];
     parts.extend(wanted.iter().map(String::as_str));
     let place = site.store.root().join("packages/v1").join(cache_key(&parts));
     if !context.options.rebuild
         && let Some((kept, place)) = newest(&place)
     {
-        return Ok(kept.installed(&way, &place));
+        return Ok(kept.installed(way, &place));
     }
     let image = || site.choice.image.clone();
     if context.options.offline {
@@ -84,11 +84,11 @@ pub(crate) fn install(
     site.tell(Event::PackagesStarted { image: image(), packages: wanted.to_vec() });
     let work = site.store.scratch().map_err(Error::store)?;
     let result = work.path("made");
-    let made = make(site, base, wanted, &way, &result, &work, runtime)?;
+    let made = installation.make(&result, &work)?;
     let installed = made.installed.iter().map(|(name, version)| format!("{name} {version}")).collect();
     site.tell(Event::PackagesFinished { image: image(), installed, hosts: made.hosts.clone() });
     let place = keep(&result, &place, &work)?;
-    Ok(made.installed(&way, &place))
+    Ok(made.installed(way, &place))
 }
 
 impl Way {
@@ -101,6 +101,13 @@ impl Way {
             Root::Layers(layers) => Self::Layer(layers.clone()),
             Root::Tree(tree) => Self::Copy(tree.clone()),
         })
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Layer(_) => "layer",
+            Self::Copy(_) => "tree",
+        }
     }
 }
 
@@ -123,12 +130,26 @@ impl Record {
 /// What is served to the package manager.
 struct Mirrors<'a> {
     outlet: Outlet,
-    own: std::net::TcpListener,
+    own: TcpListener,
     runtime: &'a Handle,
 }
 
+impl Mirrors<'_> {
+    /// Lets a command reach them, and nothing else, where that can be had.
+    fn tell(&self, spec: &mut Spec, site: &Site) -> Result<(), Error> {
+        let port = self.own.local_addr()?.port();
+        let is_apart = site.isolation.claims.network_served;
+        spec.network = if is_apart { Network::Served(port) } else { Network::Host };
+        let proxy = self.outlet.proxy_url(port);
+        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ftp_proxy"] {
+            spec.env.push((name.to_owned(), proxy.clone()));
+        }
+        Ok(())
+    }
+}
+
 impl Serves for Mirrors<'_> {
-    fn listen(&self, listener: Option<std::net::TcpListener>) -> std::io::Result<()> {
+    fn listen(&self, listener: Option<TcpListener>) -> std::io::Result<()> {
         let _runtime = self.runtime.enter();
         self.outlet.listen(match listener {
             Some(listener) => listener,
@@ -137,81 +158,103 @@ impl Serves for Mirrors<'_> {
     }
 }
 
-/// Installs, and leaves the tree in `result`, with its record.
-fn make(
-    site: &Site,
-    base: &Base,
-    wanted: &[String],
-    way: &Way,
-    result: &Path,
-    work: &Scratch,
-    runtime: &Handle,
-) -> Result<Record, Error> {
-    let (out, changes, tree) = (work.path("out"), work.path("changes"), result.join("tree"));
-    for folder in [result, &out, &changes] {
-        fs_err::create_dir_all(folder)?;
-    }
-    let own = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let port = own.local_addr()?.port();
-    let options = PullOptions {
-        proxy: site.host.proxy.clone(),
-        extra_ca_pem: crate::engine::ca_pem(&site.host)?,
-        ..PullOptions::new(lbx_image::Platform::linux(site.choice.arch.oci()))
-    };
-    let mirrors = Mirrors { outlet: Outlet::new(&options)?, own, runtime };
-    let mut spec = spec(base, wanted, &out);
-    match way {
-        Way::Layer(layers) => {
-            (spec.root, spec.changes) = (Root::Layers(layers.clone()), Changes::Above(changes.clone()));
+/// What is to be installed, where, and how.
+struct Installation<'a> {
+    site: &'a Site,
+    base: &'a Base,
+    wanted: &'a [String],
+    way: Way,
+    runtime: &'a Handle,
+}
+
+impl Installation<'_> {
+    /// Installs, and leaves the tree in `result`, with its record.
+    fn make(&self, result: &Path, work: &Scratch) -> Result<Record, Error> {
+        let (out, changes, tree) = (work.path("out"), work.path("changes"), result.join("tree"));
+        for folder in [result, &out, &changes] {
+            fs_err::create_dir_all(folder)?;
         }
-        Way::Copy(original) => {
-            let failed = |source| Error::image(&site.choice.image, source);
-            lbx_image::copy_tree(original, &tree).map_err(failed)?;
-            // Directories that their owner may not write to are the root user's, who here has no such right.
-            tame::tame(&tree)?;
-            (spec.root, spec.changes) = (Root::Tree(tree.clone()), Changes::InPlace);
+        let mirrors = self.mirrors()?;
+        let mut spec = spec(self.base, self.wanted, &out);
+        (spec.root, spec.changes) = self.root(&tree, &changes)?;
+        mirrors.tell(&mut spec, self.site)?;
+        let output = base::run(self.site, &spec, Some(&mirrors), &|line| {
+            self.site.tell(Event::PackagesLine { line: mirrors.outlet.redact(line) });
+        });
+        let output = output.map_err(|error| match error {
+            // Where there is no shell, there is nothing that it could start either.
+            Error::Sandbox(lbx_sandbox::Error::ProgramNotFound { .. }) => self.no_manager(),
+            error => error,
+        })?;
+        let manager = told(&out, "manager")?;
+        self.check(&output, &manager, &mirrors)?;
+        if spec.changes != Changes::InPlace {
+            fs_err::rename(changes.join("upper"), &tree)?;
         }
+        tame::tame(&tree)?;
+        let record = Record {
+            layer: matches!(self.way, Way::Layer(_)),
+            image: self.image(),
+            wanted: self.wanted.to_vec(),
+            manager: manager.trim().to_owned(),
+            installed: added(&told(&out, "before")?, &told(&out, "after")?),
+            hosts: mirrors.outlet.hosts().into_iter().collect(),
+        };
+        let text = serde_json::to_vec_pretty(&record).map_err(std::io::Error::from)?;
+        fs_err::write(result.join(RECORD), text)?;
+        Ok(record)
     }
-    if site.isolation.claims.network_served {
-        spec.network = Network::Served(port);
+
+    fn image(&self) -> String {
+        self.site.choice.image.clone()
     }
-    let proxy = mirrors.outlet.proxy_url(port);
-    for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ftp_proxy"] {
-        spec.env.push((name.to_owned(), proxy.clone()));
+
+    fn no_manager(&self) -> Error {
+        PackagesError::NoManager { packages: self.wanted.join(" "), image: self.image() }.into()
     }
-    let output = base::run(site, &spec, Some(&mirrors), &|line| {
-        site.tell(Event::PackagesLine { line: mirrors.outlet.redact(line) });
-    })?;
-    let manager = told(&out, "manager")?;
-    if manager.is_empty() {
-        let image = site.choice.image.clone();
-        return Err(PackagesError::NoManager { packages: wanted.join(" "), image }.into());
+
+    fn mirrors(&self) -> Result<Mirrors<'_>, Error> {
+        let options = PullOptions {
+            proxy: self.site.host.proxy.clone(),
+            extra_ca_pem: crate::engine::ca_pem(&self.site.host)?,
+            ..PullOptions::new(lbx_image::Platform::linux(self.site.choice.arch.oci()))
+        };
+        let own = TcpListener::bind("127.0.0.1:0")?;
+        Ok(Mirrors { outlet: Outlet::new(&options)?, own, runtime: self.runtime })
     }
-    if !output.ended.success() {
-        return Err(PackagesError::Failed {
-            packages: wanted.join(" "),
-            image: site.choice.image.clone(),
+
+    /// What is changed, and what becomes of that.
+    fn root(&self, tree: &Path, changes: &Path) -> Result<(Root, Changes), Error> {
+        Ok(match &self.way {
+            Way::Layer(layers) => (Root::Layers(layers.clone()), Changes::Above(changes.to_owned())),
+            Way::Copy(original) => {
+                let failed = |source| Error::image(&self.site.choice.image, source);
+                lbx_image::copy_tree(original, tree).map_err(failed)?;
+                // Directories that their owner may not write to are the root user's, who here has no such right.
+                tame::tame(tree)?;
+                (Root::Tree(tree.to_owned()), Changes::InPlace)
+            }
+        })
+    }
+
+    /// Whether it went well.
+    fn check(&self, output: &Output, manager: &str, mirrors: &Mirrors<'_>) -> Result<(), Error> {
+        if manager.is_empty() {
+            return Err(self.no_manager());
+        }
+        if output.ended.success() {
+            return Ok(());
+        }
+        let error = PackagesError::Failed {
+            packages: self.wanted.join(" "),
+            image: self.image(),
             how: base::how(&output.ended),
-            met: output.ended.hint(&output.text, &site.limits, None),
+            met: output.ended.hint(&output.text, &self.site.limits, None),
             output: mirrors.outlet.redact(&output.text),
             refused: mirrors.outlet.refused(),
-        }
-        .into());
+        };
+        Err(error.into())
     }
-    if spec.changes != Changes::InPlace {
-        fs_err::rename(changes.join("upper"), &tree)?;
-    }
-    tame::tame(&tree)?;
-    let record = Record {
-        layer: matches!(way, Way::Layer(_)),
-        image: site.choice.image.clone(),
-        wanted: wanted.to_vec(),
-        manager: manager.trim().to_owned(),
-        installed: added(&told(&out, "before")?, &told(&out, "after")?),
-        hosts: mirrors.outlet.hosts().into_iter().collect(),
-    };
-    fs_err::write(result.join(RECORD), serde_json::to_vec_pretty(&record).map_err(std::io::Error::from)?)?;
-    Ok(record)
 }
 
 fn spec(base: &Base, wanted: &[String], out: &Path) -> Spec {
@@ -249,7 +292,7 @@ fn told(out: &Path, name: &str) -> Result<String, Error> {
 
 /// What is there that was not, by name. A package that has several versions has the last one.
 fn added(before: &str, after: &str) -> BTreeMap<String, String> {
-    let before: std::collections::BTreeSet<&str> = before.lines().collect();
+    let before: BTreeSet<&str> = before.lines().collect();
     let new = after.lines().filter(|line| !before.contains(line));
     new.filter_map(|line| {
         let (name, version) = line.strip_prefix("installed ")?.split_once(' ')?;

@@ -10,7 +10,7 @@ use lbx_testkit::{index, standin};
 use serde_json::Value;
 
 use crate::sources::{BACKEND, pyproject};
-use crate::support::{image, lbx_shared, nothing_left, same};
+use crate::support::{image, lbx, lbx_shared, nothing_left, same};
 
 /// The exit code when the command line makes no sense.
 const USAGE: i32 = 2;
@@ -194,6 +194,17 @@ fn what_has_code_is_built_on_an_emulated_cpu_of_the_sandbox_alone() {
     let ran = run(command(&home, "run", &image, &index).args(["--arch", "arm64", "--", "uname", "-m"]));
     assert_eq!((ran.code, ran.stdout.as_str()), (0, "aarch64\n"), "{}", ran.stderr);
     assert_eq!(registered(), before, "nothing of it is seen on the host");
+    // What leaves for another machine has what both need, and no need of an emulator there.
+    succeeds(&mut command(&home, "lock", &image, &index));
+    let vendored = home.root().join("both.tar");
+    succeeds(command(&home, "vendor", &image, &index).arg(&vendored));
+    let elsewhere = project(BOTH, "./local\nindexed\n");
+    for path in ["pylock.r.toml", "local/backend.py", "local/pyproject.toml", "local/local.py"] {
+        elsewhere.write(path, fs_err::read(home.project().join(path)).expect("a file"));
+    }
+    let mut build = lbx(&elsewhere, &["build", "--offline", "--image", &image, "--from"]);
+    succeeds(build.arg(&vendored).env("PATH", "/nonexistent"));
+    assert_eq!((wheels(&elsewhere, "x86_64"), wheels(&elsewhere, "arm64")), (of("x86_64"), of("aarch64")));
     // What is kept needs no emulator.
     succeeds(command(&home, "build", &image, &index).env("PATH", "/nonexistent"));
     assert_eq!(wheels(&home, "arm64"), of("aarch64"));

@@ -229,7 +229,7 @@ fn what_cannot_be_installed_is_named_with_what_to_do() {
     same(
         &error,
         &format!(
-            "error: never-installed were never installed in {image} here, and this is an offline build\n\
+            "error: cannot install never-installed in {image}: it was not done before, and the network is off\n\
              hint: build once with a network, or take an image that has them as `build-image`\n"
         ),
     );

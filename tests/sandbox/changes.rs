@@ -80,7 +80,7 @@ fn owners_groups_devices_and_disks_only_appear_to_be_changed() {
         let script = format!("echo mail:x:8: > /etc/group; {script}");
         let (spec, changed) = administered(&root, &script);
         // Without a user namespace, what files say of their owner is not made up.
-        let owner = if root.backend == Backend::Chroot { "1000 1000\n" } else { "0 0\n" };
+        let owner = if root.backend == Backend::Chroot { "65533 65533\n" } else { "0 0\n" };
         assert_eq!(succeeds(&spec).stdout, owner);
         assert!(!changed.join("etc/device").exists());
         // What it means to have the bit is for the caller to decide; nothing that runs gets anything by it.

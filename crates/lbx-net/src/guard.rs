@@ -21,6 +21,10 @@ const CLOUD_V6: [Ipv6Addr; 3] = [
 ];
 const CLOUD_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
+/// Names that machines have for themselves in their hosts files, and that clouds have for their metadata services. A proxy may
+/// know them, too.
+const OWN_NAMES: [&str; 5] =
+    ["localhost.localdomain", "ip6-localhost", "ip6-loopback", "metadata.google.internal", "instance-data"];
 /// What may be connected to. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Guard(Arc<Inner>);
@@ -30,15 +34,15 @@ struct Inner {
     /// The user wanted these hosts.
     chosen: Vec<String>,
     own: bool,
-    /// Hosts of proxies: also the user's own choice.
-    proxies: Vec<String>,
+    /// Hosts of proxies, with their ports: also the user's own choice.
+    proxies: Vec<(String, u16)>,
 }
 
 impl Guard {
     /// A guard for the hosts that the user named, as they stand in addresses, and for the user's proxies. With `own`,
     /// servers may lead to any address of this machine, because they are there themselves.
     pub fn new(chosen: impl IntoIterator<Item = String>, own: bool, proxy: Option<&ProxyOptions>) -> Self {
-        let proxies = proxy.map(ProxyOptions::hosts).unwrap_or_default();
+        let proxies = proxy.map(ProxyOptions::places).unwrap_or_default();
         Self(Arc::new(Inner { chosen: chosen.into_iter().collect(), own, proxies }))
     }
 
@@ -80,7 +84,10 @@ impl Guard {
     /// may not be written as an address.
     pub async fn addresses(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let found = tokio::net::lookup_host((bare_host(host), port)).await?;
-        let chosen = self.is_chosen(host) || self.0.proxies.iter().any(|proxy| proxy == host);
+        // Whoever resolves a name alone does not know the port yet. Where it is known, what else listens beside a proxy is
+        // not it.
+        let is_proxy = |(name, own): &(String, u16)| name == host && (port == 0 || *own == port);
+        let chosen = self.is_chosen(host) || self.0.proxies.iter().any(is_proxy);
         Ok(found.filter(|found| chosen || self.allows_address(found.ip())).collect())
     }
 }
@@ -94,6 +101,8 @@ fn embedded(address: IpAddr) -> IpAddr {
                 let [c, d] = low.to_be_bytes();
                 Ipv4Addr::new(a, b, c, d).into()
             }
+            // The form that nobody uses any more, and programs still read.
+            [0, 0, 0, 0, 0, 0, high, _] if high != 0 => v6.to_ipv4().map_or(address, IpAddr::V4),
             _ => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
         },
         IpAddr::V4(_) => address,
@@ -102,7 +111,7 @@ fn embedded(address: IpAddr) -> IpAddr {
 
 fn is_localhost(host: &str) -> bool {
     let host = host.trim_end_matches('.');
-    host == "localhost" || host.ends_with(".localhost")
+    host == "localhost" || host.ends_with(".localhost") || OWN_NAMES.contains(&host)
 }
 
 /// A host without the brackets that an IPv6 address has in a URL.
@@ -174,7 +183,12 @@ mod tests {
         assert_eq!(resolve(guard("index.test")).await, 0);
         assert_ne!(resolve(guard("localhost")).await, 0);
         let proxy = ProxyOptions { https: Some("localhost:3128".to_owned()), ..ProxyOptions::default() };
-        assert_ne!(resolve(Guard::new(["index.test".to_owned()], false, Some(&proxy))).await, 0);
+        let guarded = Guard::new(["index.test".to_owned()], false, Some(&proxy));
+        assert_ne!(guarded.addresses("localhost", 3128).await.expect("a name").len(), 0);
+        assert_eq!(resolve(guarded).await, 0, "what else listens beside a proxy is not it");
+        for name in ["http://ip6-localhost:1/", "http://localhost.localdomain/", "http://[::7f00:1]:1/"] {
+            assert!(!guard("index.test").allows(&Url::parse(name).expect(name)), "{name}");
+        }
         let named = Guard::new(["index.test".to_owned(), "localhost".to_owned()], false, None);
         assert_ne!(resolve(named).await, 0, "one of several");
     }

@@ -22,10 +22,14 @@ pub struct ProxyOptions {
 }
 
 impl ProxyOptions {
-    /// The hosts of the proxies, as they stand in addresses.
-    pub(crate) fn hosts(&self) -> Vec<String> {
+    /// The hosts of the proxies, as they stand in addresses, with their ports.
+    pub(crate) fn places(&self) -> Vec<(String, u16)> {
         let set = [&self.http, &self.https].into_iter().flatten();
-        set.filter_map(|proxy| Some(proxy_url(proxy)?.host_str()?.to_owned())).collect()
+        set.filter_map(|proxy| {
+            let url = proxy_url(proxy)?;
+            Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
+        })
+        .collect()
     }
 }
 

@@ -169,6 +169,10 @@ impl Source {
             let stem = name.strip_suffix(".tar.gz").or_else(|| name.strip_suffix(".zip"))?;
             return Some(stem.rsplit_once('-')?.0.to_owned());
         }
+        // Of a commit, the name alone may be known, and nothing lies anywhere.
+        if self.path.as_os_str().is_empty() {
+            return None;
+        }
         let folder = self.path.join(&self.subdirectory);
         // What is no text names nothing, and its build will say what is wrong with it.
         let text = |name: &str| fs_err::read_to_string(folder.join(name)).ok();

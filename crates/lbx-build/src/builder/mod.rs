@@ -223,9 +223,12 @@ impl Builder {
                 errand.chain.iter().chain([&source.name]).cloned().collect::<Vec<_>>().join(", which needs ");
             return Err(Error::BuildLoop { chain });
         }
-        let here = self.context.build_arch;
+        let (here, wanted) = (self.context.build_arch, self.context.plan.arch);
+        // What came from elsewhere for this CPU alone has nothing of the other.
+        if let Some(kept) = self.kept_offline(source)? {
+            return Ok(kept);
+        }
         let built = self.wheel_in(errand, source, here)?;
-        let wanted = self.context.plan.arch;
         if built.wheel.allowed_on(&resolve::target(&self.context, wanted)).is_ok() {
             return Ok(built);
         }
@@ -286,9 +289,27 @@ impl Builder {
 
     /// The wheel that was kept of a source, if one was.
     pub(crate) fn kept(&self, source: &Source) -> Result<Option<Built>, Error> {
-        let target = resolve::target(&self.context, self.context.plan.arch);
+        let wanted = self.context.plan.arch;
+        let target = resolve::target(&self.context, wanted);
         let kept = self.kept_in(source, self.context.build_arch)?;
-        Ok(kept.filter(|kept| kept.wheel.allowed_on(&target).is_ok()))
+        match kept.filter(|kept| kept.wheel.allowed_on(&target).is_ok()) {
+            None => self.kept_offline(source),
+            kept => Ok(kept),
+        }
+    }
+
+    /// The same for another CPU, where there is no network to fetch its image for that.
+    fn kept_offline(&self, source: &Source) -> Result<Option<Built>, Error> {
+        let wanted = self.context.plan.arch;
+        let asks = self.context.options.offline && !self.context.options.rebuild;
+        if !asks || wanted == self.context.build_arch {
+            return Ok(None);
+        }
+        match self.kept_in(source, wanted) {
+            // It is not here.
+            Err(Error::Image { .. }) => Ok(None),
+            found => found,
+        }
     }
 
     fn kept_in(&self, source: &Source, arch: Architecture) -> Result<Option<Built>, Error> {

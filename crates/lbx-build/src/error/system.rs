@@ -30,7 +30,7 @@ pub enum PackagesError {
         image: String,
     },
     /// They were not installed before.
-    #[error("{packages} were never installed in {image} here, and this is an offline build")]
+    #[error("cannot install {packages} in {image}: it was not done before, and the network is off")]
     Offline {
         /// The packages that were wanted.
         packages: String,

@@ -24,7 +24,7 @@ listed() {
 
 apt() {
     apt-get -q -y -o APT::Sandbox::User=root -o APT::Update::Error-Mode=any -o APT::Install-Recommends=false \
-        -o Acquire::Languages=none -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 "$@"
+        -o APT::Cmd::Pattern-Only=true -o Acquire::Languages=none -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 "$@"
 }
 
 listed before

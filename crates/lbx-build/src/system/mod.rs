@@ -87,7 +87,7 @@ pub(crate) fn install(
     let made = installation.make(&result, &work)?;
     let installed = made.installed.iter().map(|(name, version)| format!("{name} {version}")).collect();
     site.tell(Event::PackagesFinished { image: image(), installed, hosts: made.hosts.clone() });
-    let place = keep(&result, &place, &work)?;
+    let place = keep(&result, &place)?;
     Ok(made.installed(way, &place))
 }
 
@@ -302,7 +302,8 @@ fn added(before: &str, after: &str) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// Where the next one of these is kept. Each has a folder of its own: somebody may be building in the one before.
+/// Where the next one of these is kept. Each has a folder of its own, and none is removed: somebody may be
+/// building in one before.
 fn generations(place: &Path) -> Result<Vec<u32>, Error> {
     let mut all = Vec::new();
     for entry in fs_err::read_dir(place)? {
@@ -322,7 +323,7 @@ fn newest(place: &Path) -> Option<(Record, PathBuf)> {
 }
 
 /// Moves what was made to its place, whole, and returns that.
-fn keep(result: &Path, place: &Path, work: &Scratch) -> Result<PathBuf, Error> {
+fn keep(result: &Path, place: &Path) -> Result<PathBuf, Error> {
     fs_err::create_dir_all(place)?;
     loop {
         let all = generations(place)?;
@@ -332,13 +333,7 @@ fn keep(result: &Path, place: &Path, work: &Scratch) -> Result<PathBuf, Error> {
         match fs_err::rename(result, &target) {
             Err(_) if target.exists() => {}
             Err(error) => return Err(error.into()),
-            Ok(()) => {
-                for old in all.iter().filter(|old| **old + 1 < next) {
-                    // It is removed with the scratch folder.
-                    let _ = fs_err::rename(place.join(old.to_string()), work.path("old"));
-                }
-                return Ok(target);
-            }
+            Ok(()) => return Ok(target),
         }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! | path | what |
 //! |---|---|
-//! | `vendor.json` | this list; the runtime's entry of the catalogue, the CPU, the image |
+//! | `vendor.json` | this list; the runtime's entry of the catalogue, the CPUs, the images |
 //! | `image/sha256/HEX` | the image, as registries have it |
 //! | `wheels/HEX/NAME.whl` | each wheel of each set, those that were built among them |
 //! | `built/HEX.json` | which wheel came of what source |
@@ -47,13 +47,14 @@ struct Manifest {
     lbx: String,
     /// The catalogue's entry.
     runtime: Runtime,
-    arch: String,
+    /// The CPUs, in Lambda's words.
+    arch: Vec<String>,
     /// The image of the runtime, and those that sources are built in.
     images: Vec<ImageEntry>,
     files: Vec<FileEntry>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 struct ImageEntry {
     reference: String,
     digest: String,
@@ -75,11 +76,11 @@ pub struct Vendored {
     pub size: u64,
 }
 
-/// Writes all that a build of `plan` needs to `destination`: a `.tar`, or else a folder. What is there stays until all is
-/// written.
+/// Writes all that builds of these plans need, one for each CPU, to `destination`: a `.tar`, or else a folder. What is there
+/// stays until all is written.
 pub async fn vendor(
     project: Project,
-    plan: Plan,
+    plans: Vec<Plan>,
     host: Host,
     options: Options,
     destination: PathBuf,
@@ -87,10 +88,15 @@ pub async fn vendor(
     observer: &Observer,
 ) -> Result<Vendored, Error> {
     check(&destination)?;
-    let workshop =
-        engine::prepare(project, plan, host, Options { locked: true, ..options }, cancel, observer)?;
-    workshop.open().await?;
-    let work = tokio::task::spawn_blocking(move || vendor_in(&workshop, &destination));
+    let options = Options { locked: true, ..options };
+    let mut workshops = Vec::new();
+    for plan in plans {
+        let (project, host, options) = (project.clone(), host.clone(), options.clone());
+        let workshop = engine::prepare(project, plan, host, options, cancel, observer)?;
+        workshop.open().await?;
+        workshops.push(workshop);
+    }
+    let work = tokio::task::spawn_blocking(move || vendor_in(&workshops, &destination));
     work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
@@ -102,19 +108,25 @@ fn check(destination: &Path) -> Result<(), Error> {
     if is_other { Err(Error::VendorInTheWay { path: destination.to_owned() }) } else { Ok(()) }
 }
 
-fn vendor_in(workshop: &Arc<Workshop>, destination: &Path) -> Result<Vendored, Error> {
-    let context = workshop.context();
-    let sets = engine::parallel(context, &context.locks, |index, lock| {
-        // Locks were demanded.
-        lock.locked.as_ref().map(|locked| locked::run(workshop, index, locked)).transpose()
-    })?;
-    let builder = workshop.builder()?;
-    let sources = sources(context, &builder, &sets.into_iter().flatten().collect::<Vec<_>>())?;
-    let manifest = manifest(context, &builder, &sources)?;
+fn vendor_in(workshops: &[Arc<Workshop>], destination: &Path) -> Result<Vendored, Error> {
+    let mut all = Sources::new();
+    for workshop in workshops {
+        let context = workshop.context();
+        let sets = engine::parallel(context, &context.locks, |index, lock| {
+            // Locks were demanded.
+            lock.locked.as_ref().map(|locked| locked::run(workshop, index, locked)).transpose()
+        })?;
+        let sets: Vec<_> = sets.into_iter().flatten().collect();
+        all.extend(sources(context, &*workshop.builder()?, &sets)?);
+    }
+    let Some(context) = workshops.first().map(|workshop| workshop.context()) else {
+        return Ok(Vendored { files: 0, size: 0 });
+    };
+    let manifest = manifest(workshops, context, &all)?;
     let vendored =
         Vendored { files: manifest.files.len(), size: manifest.files.iter().map(|file| file.size).sum() };
     context.ground.cancel.check()?;
-    write(context, destination, &manifest, &sources)?;
+    write(context, destination, &manifest, &all)?;
     Ok(vendored)
 }
 
@@ -170,7 +182,20 @@ impl Source {
     }
 }
 
-fn manifest(context: &Context, builder: &Builder, sources: &Sources) -> Result<Manifest, Error> {
+fn manifest(workshops: &[Arc<Workshop>], context: &Context, sources: &Sources) -> Result<Manifest, Error> {
+    let mut entries = Vec::new();
+    for workshop in workshops {
+        let images = images(workshop.context(), &*workshop.builder()?).into_iter();
+        for entry in images.map(|(reference, image)| {
+            let digest = image.index_digest.unwrap_or(image.manifest_digest).to_string();
+            ImageEntry { reference, digest }
+        }) {
+            // The same for two CPUs has one name for both.
+            if !entries.contains(&entry) {
+                entries.push(entry);
+            }
+        }
+    }
     let files = sources.iter().map(|(path, source)| {
         let (size, sha256) = copy(&mut *source.open()?, &mut std::io::sink())?;
         Ok(FileEntry { path: path.clone(), size, sha256 })
@@ -179,14 +204,8 @@ fn manifest(context: &Context, builder: &Builder, sources: &Sources) -> Result<M
         version: VERSION,
         lbx: env!("CARGO_PKG_VERSION").to_owned(),
         runtime: context.plan.runtime.clone(),
-        arch: context.plan.arch.lambda().to_owned(),
-        images: images(context, builder)
-            .into_iter()
-            .map(|(reference, image)| {
-                let digest = image.index_digest.unwrap_or(image.manifest_digest).to_string();
-                ImageEntry { reference, digest }
-            })
-            .collect(),
+        arch: workshops.iter().map(|workshop| workshop.context().plan.arch.lambda().to_owned()).collect(),
+        images: entries,
         files: files.collect::<Result<_, Error>>()?,
     })
 }

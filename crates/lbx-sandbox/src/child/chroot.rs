@@ -73,8 +73,9 @@ struct Lodging {
     user: User,
 }
 
-/// Who only appears to be the root user, where what is real of that would be the container's.
-const ADMINISTRATOR: User = (1000, 1000);
+/// Who only appears to be the root user, where what is real of that would be the container's. Nobody else has the id, so
+/// that nobody else has what belongs to it: the last that a container with 65536 of them has, but for two.
+const ADMINISTRATOR: User = (65_533, 65_533);
 
 impl Lodging {
     fn furnish(spec: &Spec) -> Result<Self, Failure> {

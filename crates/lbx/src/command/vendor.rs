@@ -26,12 +26,12 @@ pub(crate) fn run(arguments: &Arguments, vendor: &Vendor, environment: &Environm
 
 fn try_run(output: &Arc<Output>, vendor: &Vendor, environment: &Environment) -> Result<(), Failure> {
     let project = project::of(output, &vendor.what, &vendor.place, None, environment)?;
-    let [arch] = project::architectures(&project, &vendor.place)[..] else {
-        let message = "the project is for several CPUs, and what is vendored is for one".to_owned();
-        return Err(Failure::new(exit::USAGE, message, Some("choose one with --arch".to_owned())));
-    };
-    let overrides = project::overrides(&vendor.place, &vendor.what.names, Some(arch));
-    let plan = Plan::new(&project.config, &project.files, &overrides).map_err(lbx_build::Error::from)?;
+    let mut plans = Vec::new();
+    for arch in project::architectures(&project, &vendor.place) {
+        let overrides = project::overrides(&vendor.place, &vendor.what.names, Some(arch));
+        let plan = Plan::new(&project.config, &project.files, &overrides);
+        plans.push(plan.map_err(lbx_build::Error::from)?);
+    }
     let options = Options {
         destination: Destination::Folder(project.root.join("dist")),
         offline: vendor.place.offline,
@@ -48,7 +48,7 @@ fn try_run(output: &Arc<Output>, vendor: &Vendor, environment: &Environment) -> 
     let (observer, destination) = (observer(output), environment.current_dir.join(&vendor.destination));
     let Vendored { files, size } = until_signal(output, &cancel, async {
         let to = destination.clone();
-        Ok(lbx_build::vendor(project, plan, host, options, to, &cancel, &observer).await?)
+        Ok(lbx_build::vendor(project, plans, host, options, to, &cancel, &observer).await?)
     })?;
     output.finish();
     output.note(&format!("vendored {files} files, {}", bytes(size)));

@@ -287,3 +287,16 @@ fn a_variable_in_a_requirement_file_is_named_with_its_line() {
         hint: set it in the environment of lbx; its value is seen by nothing but this line\n",
     );
 }
+
+#[test]
+fn requirement_files_that_go_round_in_a_circle_are_named_with_the_line() {
+    let home = home();
+    home.write("r.txt", "-r more.txt\n");
+    home.write("more.txt", "six\n-r r.txt\n");
+    refused(
+        &home,
+        &format!("{HEAD}[functions.a]\nsource = \"src\"\nrequirements = [\"r.txt\"]\n"),
+        "error: more.txt:2: requirement files go round in a circle: r.txt, which names more.txt, which names r.txt\n\
+        hint: take this line out\n",
+    );
+}

@@ -158,7 +158,7 @@ impl RequirementFiles {
             return Ok(Inputs { lock, files, lines: vec![text], asks: true, ..Inputs::default() });
         }
         for path in named {
-            self.collect(path, &mut inputs)?;
+            self.collect(path, &mut inputs, &mut Vec::new())?;
         }
         // Then it says exactly what there is to install.
         if let [path] = named
@@ -169,22 +169,29 @@ impl RequirementFiles {
         Ok(inputs)
     }
 
-    fn collect(&self, path: &str, inputs: &mut Inputs) -> Result<(), RequirementsError> {
-        // Met before: pip would read it again to no effect, and a cycle would never end.
+    /// `chain` has the files that name one another down to this one.
+    fn collect(
+        &self,
+        path: &str,
+        inputs: &mut Inputs,
+        chain: &mut Vec<String>,
+    ) -> Result<(), RequirementsError> {
+        // Met before: pip would read it again to no effect.
         if !inputs.files.insert(path.to_owned()) {
             return Ok(());
         }
+        chain.push(path.to_owned());
         for line in self.lines(path) {
             inputs.particular |= line.is_particular();
             match &line.kind {
                 LineKind::Requirements(target) => {
-                    self.collect(&relative(path, line.number, target)?, inputs)?;
+                    self.collect(&named_by(path, &line, target, chain)?, inputs, chain)?;
                     continue;
                 }
                 LineKind::Constraints(target) => {
                     inputs.lines.push(Hidden::new(format!("[constraints {}]", inputs.files.len())));
                     let asks = inputs.asks;
-                    self.collect(&relative(path, line.number, target)?, inputs)?;
+                    self.collect(&named_by(path, &line, target, chain)?, inputs, chain)?;
                     inputs.asks = asks;
                     inputs.lines.push(Hidden::new("[end]"));
                     continue;
@@ -212,6 +219,7 @@ impl RequirementFiles {
             inputs.asks = true;
             inputs.lines.push(line.text);
         }
+        chain.pop();
         Ok(())
     }
 
@@ -241,6 +249,18 @@ impl RequirementFiles {
         }
         physical.join("\n") + "\n"
     }
+}
+
+/// The file that a line names, which must not be one that has led to this line: pip would read them for ever, or nothing.
+fn named_by(path: &str, line: &Line, target: &str, chain: &[String]) -> Result<String, RequirementsError> {
+    let target = relative(path, line.number, target)?;
+    let Some(start) = chain.iter().position(|file| *file == target) else { return Ok(target) };
+    let round: Vec<&str> = chain[start..].iter().map(String::as_str).chain([target.as_str()]).collect();
+    Err(RequirementsError {
+        position: Position::line(path, line.number),
+        message: format!("requirement files go round in a circle: {}", round.join(", which names ")),
+        hint: Some("take this line out".to_owned()),
+    })
 }
 
 fn not_alone(lock: &str) -> RequirementsError {
@@ -371,8 +391,31 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_names_itself_ends() {
-        assert_eq!(inputs(&[("r.txt", "-r r.txt\nsix\n")]).lines, [Hidden::new("six")]);
+    fn files_that_name_each_other_in_a_circle_are_named_with_the_line() {
+        let circle = |texts: &[(&str, &str)]| {
+            let mut files = RequirementFiles::default();
+            for (path, text) in texts {
+                files.insert((*path).to_owned(), (*text).to_owned(), &|_| None);
+            }
+            files
+                .inputs(&["r.txt".to_owned()])
+                .map(|inputs| inputs.files.len())
+                .map_err(|error| error.to_string())
+        };
+        let message = "requirement files go round in a circle";
+        assert_eq!(
+            circle(&[("r.txt", "six\n-r r.txt\n")]),
+            Err(format!("r.txt:2: {message}: r.txt, which names r.txt"))
+        );
+        assert_eq!(
+            circle(&[("r.txt", "-r a/b.txt\n"), ("a/b.txt", "-c ../c.txt\n"), ("c.txt", "-r a/b.txt\n")]),
+            Err(format!("c.txt:1: {message}: a/b.txt, which names c.txt, which names a/b.txt"))
+        );
+        // Twice is no circle.
+        assert_eq!(
+            circle(&[("r.txt", "-r a.txt\n-r b.txt\n"), ("a.txt", "-r b.txt\n"), ("b.txt", "six\n")]),
+            Ok(3)
+        );
     }
 
     #[test]

@@ -114,8 +114,9 @@ impl Launcher {
 
     fn find_emulator(&self, machine: Machine) -> Result<PathBuf, NoEmulation> {
         let names = machine.emulators();
-        let candidates =
-            names.iter().flat_map(|name| self.path().iter().map(move |folder| folder.join(name)));
+        // What is relative leads into the project, which may be a stranger's.
+        let folders = || self.path().iter().filter(|folder| folder.is_absolute());
+        let candidates = names.iter().flat_map(|name| folders().map(move |folder| folder.join(name)));
         let is_program = |path: &PathBuf| path.is_file() && access(path.as_path(), AccessFlags::X_OK).is_ok();
         let mut wrong = None;
         for path in candidates.filter(is_program) {

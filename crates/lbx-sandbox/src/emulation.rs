@@ -159,5 +159,10 @@ mod tests {
         fs_err::copy("/proc/self/exe", &path).expect("a program with libraries");
         fs_err::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("mode");
         assert!(matches!(find(), Err(NoEmulation::NotStatic(_))));
+        // The same folder, by a way from the current one.
+        let way =
+            format!("{}{}", "../".repeat(40), folder.path().display().to_string().trim_start_matches('/'));
+        let launcher = Launcher::current_exe().with_path([way.into()]);
+        assert!(matches!(launcher.find_emulator(Machine::Aarch64), Err(NoEmulation::NoProgram(_))));
     }
 }

@@ -341,3 +341,31 @@ fn a_source_that_is_none_is_told_in_words() {
         nothing_left(&home);
     }
 }
+
+#[test]
+fn what_a_build_needed_from_another_projects_index_is_not_in_this_ones_wheel() {
+    let Some(image) = image() else { return };
+    let backend = BACKEND.replace(
+        "    files[f\"{info}/METADATA\"]",
+        "    import helper_of_indexes\n    files[\"made.py\"] = helper_of_indexes.WHO.encode()\n    files[f\"{info}/METADATA\"]",
+    );
+    assert_ne!(backend, BACKEND);
+    let made = |who: &str, more: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        let module = format!("WHO = '{who}'\n");
+        let helper = Wheel::new("helper_of_indexes", "1.0").file("helper_of_indexes.py", module.as_bytes());
+        helper.write(folder.path());
+        let home = project("./shared\n");
+        home.write("app/shared/backend.py", &backend);
+        home.write("app/shared/pyproject.toml", pyproject("shared", "1.0", "\"helper-of-indexes\""));
+        let index = index::serve(folder.path());
+        succeeds(build(&home, &image, &index).args(more));
+        let zip = fs_err::File::open(home.project().join("app/dist/app.zip")).unwrap();
+        let mut zip = zip::ZipArchive::new(zip).unwrap();
+        std::io::read_to_string(zip.by_name("made.py").unwrap()).unwrap()
+    };
+    assert_eq!(made("one", &[]), "one");
+    assert_eq!(made("two", &[]), "two");
+    // Without a network, what is there is all that there is.
+    assert_eq!(made("three", &["--offline"]), "two");
+}

@@ -185,6 +185,20 @@ impl Indexes {
         Ok(bare.get_or_init(|| made))
     }
 
+    /// Where the packages of a set come from, as one text: what they are can be another in each.
+    pub(crate) fn identity(&self, set: usize) -> String {
+        let settings = &self.sets[set].places.settings;
+        let default = self.default.get().filter(|_| !self.sets[set].places.known);
+        let indexes = settings.index.iter().chain(default).chain(&settings.extra);
+        let links = settings.find_links.iter().map(|links| match links {
+            FindLinks::Folder(path) => path.display().to_string(),
+            FindLinks::Page(address) => address.safe().to_string(),
+        });
+        let strategy = format!("{:?}", settings.strategy);
+        let all = indexes.map(|index| index.safe().to_string()).chain([strategy]).chain(links);
+        all.collect::<Vec<_>>().join("\n")
+    }
+
     /// Where work is done that waits for the network.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime

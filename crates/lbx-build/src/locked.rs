@@ -303,7 +303,8 @@ impl Set<'_> {
         Ok(match choice {
             Choice::Wheel(wanted) => self.kept(wanted).is_none().then_some(wanted),
             Choice::Distribution(wanted) => {
-                let kept = self.workshop.builder()?.kept(&distribution(wanted, PathBuf::new()))?;
+                let kept =
+                    self.workshop.builder()?.kept(self.index, &distribution(wanted, PathBuf::new()))?;
                 kept.is_none().then_some(wanted)
             }
             Choice::Path(..) | Choice::Git(_) => None,

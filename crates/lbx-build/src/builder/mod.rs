@@ -104,6 +104,15 @@ pub(crate) struct Builder {
     done: Mutex<HashMap<String, Arc<Mutex<Option<Built>>>>>,
 }
 
+/// By what a wheel is kept. What its build needed, an index gave, and another project may have another index: without a
+/// network, which is also after a way to another machine, what is there is all that there is.
+struct Keys {
+    /// Whatever the build needed.
+    anywhere: String,
+    /// For the same indexes.
+    here: String,
+}
+
 /// Which builds are being done for which: a set of the plan, and the sources that need one another.
 #[derive(Clone, Debug)]
 pub(crate) struct Errand {
@@ -225,7 +234,7 @@ impl Builder {
         }
         let (here, wanted) = (self.context.build_arch, self.context.plan.arch);
         // What came from elsewhere for this CPU alone has nothing of the other.
-        if let Some(kept) = self.kept_offline(source)? {
+        if let Some(kept) = self.kept_offline(errand.set, source)? {
             return Ok(kept);
         }
         let built = self.wheel_in(errand, source, here)?;
@@ -265,22 +274,22 @@ impl Builder {
         source: &Source,
         arch: Architecture,
     ) -> Result<Built, Error> {
-        let key = self.key(source, arch)?;
+        let keys = self.keys(errand.set, &self.key(source, arch)?);
         let slot = {
             let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(done.entry(key.clone()).or_default())
+            Arc::clone(done.entry(keys.here.clone()).or_default())
         };
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(built) = slot.as_ref() {
             return Ok(built.clone());
         }
         // Somebody who wants to know whether it can be built again wants it built.
-        let kept = if self.context.options.rebuild { None } else { self.kept_in(source, arch)? };
+        let kept = if self.context.options.rebuild { None } else { self.find(&keys, source)? };
         let built = if let Some(kept) = kept {
             kept
         } else {
             let built = self.build(errand, source, arch)?;
-            cache::keep(&self.context, &key, &built)?;
+            self.keep(&keys, &built)?;
             built
         };
         *slot = Some(built.clone());
@@ -288,33 +297,53 @@ impl Builder {
     }
 
     /// The wheel that was kept of a source, if one was.
-    pub(crate) fn kept(&self, source: &Source) -> Result<Option<Built>, Error> {
+    pub(crate) fn kept(&self, set: usize, source: &Source) -> Result<Option<Built>, Error> {
         let wanted = self.context.plan.arch;
         let target = resolve::target(&self.context, wanted);
-        let kept = self.kept_in(source, self.context.build_arch)?;
+        let kept = self.kept_in(set, source, self.context.build_arch)?;
         match kept.filter(|kept| kept.wheel.allowed_on(&target).is_ok()) {
-            None => self.kept_offline(source),
+            None => self.kept_offline(set, source),
             kept => Ok(kept),
         }
     }
 
     /// The same for another CPU, where there is no network to fetch its image for that.
-    fn kept_offline(&self, source: &Source) -> Result<Option<Built>, Error> {
+    fn kept_offline(&self, set: usize, source: &Source) -> Result<Option<Built>, Error> {
         let wanted = self.context.plan.arch;
         let asks = self.context.options.offline && !self.context.options.rebuild;
         if !asks || wanted == self.context.build_arch {
             return Ok(None);
         }
-        match self.kept_in(source, wanted) {
+        match self.kept_in(set, source, wanted) {
             // It is not here.
             Err(Error::Image { .. }) => Ok(None),
             found => found,
         }
     }
 
-    fn kept_in(&self, source: &Source, arch: Architecture) -> Result<Option<Built>, Error> {
-        let key = self.key(source, arch)?;
-        Ok(cache::find(&self.context, &key, source)?.map(|kept| Built { keys: vec![key], ..kept }))
+    fn kept_in(&self, set: usize, source: &Source, arch: Architecture) -> Result<Option<Built>, Error> {
+        self.find(&self.keys(set, &self.key(source, arch)?), source)
+    }
+
+    fn keys(&self, set: usize, key: &str) -> Keys {
+        let here = cache::key(&[key, &self.indexes.identity(set)]);
+        Keys { anywhere: key.to_owned(), here }
+    }
+
+    fn find(&self, keys: &Keys, source: &Source) -> Result<Option<Built>, Error> {
+        let found = match cache::find(&self.context, &keys.here, source)? {
+            None => cache::find(&self.context, &keys.anywhere, source)?
+                .filter(|kept| kept.requires.is_empty() || self.context.options.offline),
+            found => found,
+        };
+        Ok(found.map(|kept| Built { keys: vec![keys.anywhere.clone()], ..kept }))
+    }
+
+    fn keep(&self, keys: &Keys, built: &Built) -> Result<(), Error> {
+        if !built.requires.is_empty() {
+            cache::keep(&self.context, &keys.here, built)?;
+        }
+        cache::keep(&self.context, &keys.anywhere, built)
     }
 
     /// The wheel of a commit, for which nobody has to be asked when it was built before.
@@ -332,13 +361,14 @@ impl Builder {
         let of_packages = of_packages.unwrap_or_default();
         let key =
             cache::key(&[&self.key(&named, self.context.build_arch)?, plan.arch.machine(), &of_packages]);
-        if let Some(kept) = cache::find(&self.context, &key, &named)? {
-            return Ok(Built { keys: vec![key], ..kept });
+        let keys = self.keys(errand.set, &key);
+        if let Some(kept) = self.find(&keys, &named)? {
+            return Ok(kept);
         }
         let mut built = self.wheel(errand, &git::source(self, url, work)?)?;
         let wanted = resolve::target(&self.context, self.context.plan.arch);
         if built.wheel.allowed_on(&wanted).is_ok() {
-            cache::keep(&self.context, &key, &built)?;
+            self.keep(&keys, &built)?;
             built.keys.push(key);
         }
         Ok(built)

@@ -313,3 +313,82 @@ fn wrapper(folder: &Path, client: &Path) -> PathBuf {
     fs_err::set_permissions(bin.join("ssh"), std::fs::Permissions::from_mode(0o755)).expect("a mode");
     bin
 }
+
+#[test]
+fn builds_at_once_take_turns_and_what_another_git_has_left_is_made_anew() {
+    let Some(image) = image() else { return };
+    let forge = forge();
+    let server = git::serve(forge.folder.path(), None);
+    let store = Home::new();
+    with_image(&store, &image);
+    let requirement = format!("one @ {}@main\n", Forge::url(&server));
+    let build_here = |expected: &str| {
+        let home = project(&requirement);
+        succeeds(build(&home, &image).env("LBX_CACHE_DIR", store.cache()));
+        assert_eq!(packed(&home, "one.py"), format!("VERSION = '{expected}'"));
+    };
+    build_here("2.0");
+    commit(&forge.repository, "2.1");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| build_here("2.1"));
+        }
+    });
+    // A git that was killed leaves its lock, and one that was killed early little else.
+    let folder = store.cache().join("git");
+    let mirror =
+        fs_err::read_dir(&folder).unwrap().flatten().map(|entry| entry.path()).find(|path| path.is_dir());
+    let mirror = mirror.expect("a mirror");
+    fs_err::write(mirror.join("refs/heads/main.lock"), "").unwrap();
+    commit(&forge.repository, "2.2");
+    build_here("2.2");
+    fs_err::remove_dir_all(&mirror).unwrap();
+    fs_err::create_dir(&mirror).unwrap();
+    fs_err::write(mirror.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+    build_here("2.2");
+    fs_err::remove_file(mirror.join("HEAD")).unwrap();
+    build_here("2.2");
+}
+
+#[test]
+fn a_server_that_says_nothing_is_waited_for_as_long_as_was_said_and_nothing_stays() {
+    let Some(image) = image() else { return };
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let home = project(&format!("one @ git+http://{address}/one\n"));
+    with_image(&home, &image);
+    let said = fails(&home, build(&home, &image).args(["--time-limit", "2s"]));
+    assert_eq!(
+        said,
+        "error: the repository http://127.0.0.1:[PORT]/one cannot be fetched: git was stopped after 2 s, the time limit \
+         (--time-limit)"
+    );
+    assert!(!is_running(&address), "what git has started goes with it");
+    // The same for whoever gives up.
+    let mut child = build(&home, &image).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let wait = |what: &str, done: &mut dyn FnMut() -> bool| {
+        let start = std::time::Instant::now();
+        while !done() {
+            assert!(start.elapsed() < std::time::Duration::from_mins(1), "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    wait("git asks", &mut || is_running(&address));
+    succeeds_silently(Command::new("kill").args(["-TERM", &child.id().to_string()]));
+    wait("lbx ends", &mut || child.try_wait().unwrap().is_some());
+    assert!(!is_running(&address), "nothing stays");
+}
+
+fn succeeds_silently(command: &mut Command) {
+    assert!(command.status().expect("it starts").success());
+}
+
+/// Whether a program of git's has this word among its arguments.
+fn is_running(word: &str) -> bool {
+    let processes = fs_err::read_dir("/proc").expect("processes").flatten();
+    let arguments = processes.map(|entry| fs_err::read(entry.path().join("cmdline")).unwrap_or_default());
+    arguments.into_iter().any(|bytes| {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        text.contains("git") && text.contains(word) && !text.contains("lbx")
+    })
+}

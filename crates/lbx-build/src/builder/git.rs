@@ -1,14 +1,16 @@
 //! Repositories: the user's own git fetches them, outside the sandbox, with the user's keys and helpers; what is built is
 //! one commit of them, with its submodules, without their history.
 //!
-//! git never asks anybody at a terminal. A password in an address reaches it by a variable, because everybody on the
+//! One process at a time works on what is kept of a repository. git never asks anybody at a terminal. A password in an address reaches it by a variable, because everybody on the
 //! machine sees the arguments of programs.
 
+use std::fs::TryLockError;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lbx_plan::Hidden;
 use sha2::{Digest, Sha256};
@@ -18,6 +20,7 @@ use super::{Builder, Made, Source};
 use crate::cancel::Cancel;
 use crate::engine::Context;
 use crate::error::Error;
+use crate::limits::{Breach, TimeLimits};
 use crate::project::Variable;
 
 /// How often it is looked whether git is done, or the build was given up.
@@ -108,11 +111,13 @@ fn decoded(text: &str) -> String {
 pub(super) fn source(builder: &Arc<Builder>, address: &Hidden, work: &Path) -> Result<Source, Error> {
     let context = builder.context();
     let repository = parsed(address)?;
-    let mut git = Git { repository: &repository, cancel: &context.ground.cancel, quiet_ssh: false };
+    let (cancel, limits) = (&context.ground.cancel, context.ground.limits.time);
+    let mut git = Git { repository: &repository, cancel, limits, quiet_ssh: false };
     git.quiet_ssh = git.has_plain_ssh(context.ground.host.variable);
     let mirror = mirror(context, &repository)?;
-    let commit = git.commit(&mirror, context.options.offline)?;
     let (tree, copy) = (work.join("tree"), work.join("copy"));
+    let _alone = git.lock(&mirror)?;
+    let commit = git.commit(&mirror, work, context.options.offline)?;
     git.check_out(&mirror, &commit, &tree)?;
     let name = format!("git+{}@{commit}", repository.url);
     let subdirectory = repository.subdirectory.clone();
@@ -160,6 +165,8 @@ fn mirror(context: &Context, repository: &Repository) -> Result<PathBuf, Error> 
 struct Git<'g> {
     repository: &'g Repository,
     cancel: &'g Cancel,
+    /// How long each of its runs may take. It says nothing while it works.
+    limits: TimeLimits,
     /// Whether ssh is to be told not to ask anybody: the user has no command of their own for it.
     quiet_ssh: bool,
 }
@@ -171,11 +178,45 @@ impl Git<'_> {
             && self.run("be read", self.command(None).args(["config", "--get", "core.sshCommand"])).is_err()
     }
 
-    /// The commit that is meant, which the mirror then has.
-    fn commit(&self, mirror: &Path, offline: bool) -> Result<String, Error> {
+    /// Waits until nobody else works on the mirror, for as long as what is returned is held.
+    fn lock(&self, mirror: &Path) -> Result<fs_err::File, Error> {
+        let file = fs_err::File::create(mirror.with_extension("lock"))?;
+        loop {
+            match file.file().try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => {
+                    self.cancel.check()?;
+                    std::thread::sleep(EVERY);
+                }
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The commit that is meant, which the mirror then has. A mirror that was left behind half-made, or with locks of a git
+    /// that is gone, makes room for another one.
+    fn commit(&self, mirror: &Path, work: &Path, offline: bool) -> Result<String, Error> {
+        match self.commit_in(mirror, work, offline) {
+            Err(Error::Git { output, .. }) if !offline && is_left_behind(&output) => {
+                fs_err::create_dir_all(work)?;
+                fs_err::rename(mirror, work.join("left"))?;
+                self.commit_in(mirror, work, offline)
+            }
+            other => other,
+        }
+    }
+
+    fn commit_in(&self, mirror: &Path, work: &Path, offline: bool) -> Result<String, Error> {
         let fresh = !mirror.join("HEAD").exists();
         if fresh && !offline {
-            self.run("be kept", self.command(None).args(["init", "--quiet", "--bare"]).arg(mirror))?;
+            // It is there when it is whole.
+            fs_err::create_dir_all(work)?;
+            let made = work.join("mirror");
+            self.run("be kept", self.command(None).args(["init", "--quiet", "--bare"]).arg(&made))?;
+            if mirror.exists() {
+                fs_err::rename(mirror, work.join("half"))?;
+            }
+            fs_err::rename(&made, mirror)?;
         }
         if let Some(commit) = self.repository.commit().filter(|_| !fresh)
             && self.resolve(mirror, commit).is_ok()
@@ -314,7 +355,10 @@ impl Git<'_> {
     /// Runs git to its end, or until the build is given up. Returns what it prints.
     fn run(&self, what: &str, command: &mut Command) -> Result<String, Error> {
         self.cancel.check()?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A group of its own, so that what it starts ends with it.
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let start = Instant::now();
+        let mut breach = None;
         let mut child = command.spawn().map_err(|error| {
             let output = error.to_string();
             self.error("be fetched: there is no git that can be started", output)
@@ -329,20 +373,43 @@ impl Git<'_> {
                     Ok(Some(status)) => break Ok(status),
                     Err(error) => break Err(error),
                 }
-                if self.cancel.is_cancelled() {
-                    // What it has started sees that its pipes are closed.
-                    let _ = child.kill();
+                breach = breach.or_else(|| self.breach(start.elapsed()));
+                if self.cancel.is_cancelled() || breach.is_some() {
+                    end(&mut child);
                 }
             };
             (status, printed.join().unwrap_or_default(), said.join().unwrap_or_default())
         });
         self.cancel.check()?;
+        if let Some(breach) = breach {
+            return Err(self.error(&format!("{what}: git was {breach} ({})", breach.option()), String::new()));
+        }
         if status?.success() { Ok(printed) } else { Err(self.error(what, said.trim().to_owned())) }
+    }
+
+    fn breach(&self, taken: Duration) -> Option<Breach> {
+        let TimeLimits { total, silence } = self.limits;
+        let total = (taken >= total).then_some(Breach::Total(total));
+        total.or_else(|| (taken >= silence).then_some(Breach::Silence(silence)))
     }
 
     fn error(&self, what: &str, output: String) -> Error {
         Error::Git { url: self.repository.url.clone(), what: what.to_owned(), output }
     }
+}
+
+/// Ends a program and all that it has started.
+fn end(child: &mut Child) {
+    let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(group) = group {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let _ = child.kill();
+}
+
+/// Whether git complains of what another one has left in a repository.
+fn is_left_behind(said: &str) -> bool {
+    said.contains("not a git repository") || (said.contains(".lock") && said.contains("File exists"))
 }
 
 /// What a pipe says, as far as it is kept.

@@ -572,3 +572,17 @@ fn an_address_in_a_lock_that_must_not_be_asked_is_not() {
         );
     }
 }
+
+#[test]
+fn a_lock_cannot_show_a_build_the_folder_that_the_project_is_in() {
+    let (_folder, index) = wheels(&[]);
+    let lock = "lock-version = \"1.0\"\ncreated-by = \"x\"\n[[packages]]\nname = \"evil\"\n\
+                directory = { path = \"..\", subdirectory = \"project/evil\" }\n";
+    let home = project_of("pylock.toml", lock);
+    let said = fails(&home, &mut without_image(&home, &index), PROJECT);
+    same(
+        &said,
+        "error: pylock.toml: `..` is outside the project: it leads to `[ROOT]`\n\
+         hint: move it into the project, or put lbx.toml in a folder above both",
+    );
+}

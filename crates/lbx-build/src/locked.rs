@@ -349,8 +349,15 @@ impl Set<'_> {
     }
 
     fn local(&self, errand: &Errand, place: (&str, &str), work: &Path) -> Result<Arc<Wheel>, Error> {
-        let (path, _) = place;
+        let (path, subdirectory) = place;
         let real = self.context.project.local(path)?;
+        // A requirement file cannot name a folder that the project is in, with one below it that is built; a lock can, and
+        // would show its build all that lies there.
+        let root = &self.context.project.root;
+        if !subdirectory.is_empty() && root.starts_with(&real) && *root != real {
+            let position = self.lock.to_owned();
+            return Err(Error::SourceOutside { position, path: path.to_owned(), target: real });
+        }
         if local::is_wheel(&real) {
             let name = real.file_name().unwrap_or_default().to_string_lossy().into_owned();
             return self.add(&name, &real);

@@ -148,8 +148,8 @@ fn what_has_code_for_this_cpu_says_that_it_must_be_built_on_the_other() {
 /// What to do, after what came of it here.
 fn advice(arch: &str) -> String {
     format!(
-        "pin versions that have a wheel for {arch}, build on such a host, or install qemu-user-static: from Linux 6.7 on \
-         that is all, and otherwise it must be registered with the host (binfmt)"
+        "pin versions that have a wheel for {arch}, build on such a host, or install qemu-user-static: from Linux 6.7 \
+         on, with the backend namespaces, that is all, and otherwise it must be registered with the host (binfmt)"
     )
 }
 

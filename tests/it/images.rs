@@ -126,7 +126,7 @@ fn programs_for_a_cpu_that_this_host_cannot_run_say_so() {
         &format!(
             "error: this host ({host}) cannot run the programs of the image `127.0.0.1:[PORT]/python:3.11`, which are for {arch}: there is no qemu-{machine}-static on the PATH\n\
             hint: build on a host with that CPU, or set `arch` to something other than {arch}, or install qemu-user-static: \
-            from Linux 6.7 on that is all, and otherwise it must be registered with the host (binfmt)\n"
+            from Linux 6.7 on, with the backend namespaces, that is all, and otherwise it must be registered with the host (binfmt)\n"
         ),
     );
 }

@@ -110,7 +110,8 @@ fn an_extension_without_a_wheel_and_without_a_compiler_says_what_to_do() {
         &format!("{}\n{}\n", last[1], last[0]),
         "error: cannot build fast-1.0.tar.gz (exit status 1)\n\
         hint: fast-1.0.tar.gz needs a compiler (`x86_64-linux-gnu-gcc`), which the image lacks: pin a version that has a wheel, \
-        or let lbx.toml have `build-image = \"public.ecr.aws/sam/build-python3.11:latest\"` in [project]\n",
+        or let lbx.toml have `build-image = \"public.ecr.aws/sam/build-python3.11:latest\"` in [project], and `system-packages` with what \
+        that lacks\n",
     );
     nothing_left(&home);
 }

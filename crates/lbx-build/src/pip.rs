@@ -27,7 +27,8 @@ pub(crate) fn hint(output: &str) -> Option<String> {
 /// The advice that belongs to what the build of one source said.
 pub(crate) fn build_hint(source: &str, build_image: &str, output: &str) -> Option<String> {
     let instead = format!(
-        "pin a version that has a wheel, or let lbx.toml have `build-image = \"{build_image}\"` in [project]"
+        "pin a version that has a wheel, or let lbx.toml have `build-image = \"{build_image}\"` in [project], \
+         and `system-packages` with what that lacks"
     );
     match compiler(output)? {
         Compiler::Missing => Some(format!(

@@ -114,8 +114,8 @@ impl Error {
 }
 
 /// How programs of another CPU can be run.
-const EMULATION: &str = "install qemu-user-static: from Linux 6.7 on that is all, and otherwise it must be registered \
-     with the host (binfmt)";
+const EMULATION: &str = "install qemu-user-static: from Linux 6.7 on, with the backend namespaces, that is all, and \
+     otherwise it must be registered with the host (binfmt)";
 
 /// What to do when a backend was asked for by name, and nothing that the host denies says why it cannot be had.
 const ANOTHER_BACKEND: &str = "`lbx doctor` says which ways to isolate builds work here; without --backend, the \

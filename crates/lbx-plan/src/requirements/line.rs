@@ -198,7 +198,14 @@ fn kind_of(text: &str) -> LineKind {
         return nested(file, LineKind::Constraints);
     }
     if let Some(project) = value("--editable") {
-        return requirement(project);
+        return match requirement(project) {
+            // pip takes whatever is no address for a path here, also a bare name.
+            LineKind::Requirement => {
+                let word = first_word(project);
+                LineKind::LocalPath(word.split_once('[').map_or(word, |(path, _)| path).to_owned())
+            }
+            kind => kind,
+        };
     }
     let (places, rest): (Vec<_>, Vec<_>) = words.into_iter().partition(|word| place(word).is_some());
     LineKind::Options { places: places.iter().filter_map(place).collect(), rest: options::join(&rest) }
@@ -350,6 +357,8 @@ mod tests {
     #[test]
     fn paths_and_addresses_are_told_from_requirements() {
         assert_eq!(kinds("./lib"), [LineKind::LocalPath("./lib".into())]);
+        assert_eq!(kinds("-e lib"), [LineKind::LocalPath("lib".into())]);
+        assert_eq!(kinds("--editable=lib[extra]"), [LineKind::LocalPath("lib".into())]);
         assert_eq!(kinds("-e libs/a[extra]"), [LineKind::LocalPath("libs/a".into())]);
         assert_eq!(kinds("libs/a; os_name=='x'"), [LineKind::LocalPath("libs/a".into())]);
         assert_eq!(

@@ -152,7 +152,11 @@ impl Lodging {
 
     /// Gives all that a user has in the house to another one.
     fn pass_on(&self, from: User, to: User) -> Result<(), Failure> {
-        farm::give_all(&self.house.root, ids(from).0, ids(to), Stage::Root)
+        let places = [Some(&self.house.root), self.house.aside()];
+        places
+            .into_iter()
+            .flatten()
+            .try_for_each(|place| farm::give_all(place, ids(from).0, ids(to), Stage::Root))
     }
 }
 

@@ -155,6 +155,11 @@ impl House {
         }
     }
 
+    /// What the image has where places of the run are.
+    pub(super) fn aside(&self) -> Option<&OwnedFd> {
+        self.keeping.as_ref().map(|keeping| &keeping.aside)
+    }
+
     /// Makes a name free.
     fn clear(&mut self, at: &OwnedFd, name: &str, stage: Stage) -> Result<(), Failure> {
         match &mut self.keeping {

@@ -213,6 +213,9 @@ fn what_cannot_be_installed_is_named_with_what_to_do() {
              libxml2-devel on Amazon Linux and libxml2-dev on Debian\n"
         ),
     );
+    // No pattern: apt would take this for one of `broken`.
+    let (error, _) = fails("\"broke.\"", &image, &[], REQUIREMENTS);
+    assert!(error.contains("the image's own repositories have no `broke.`: "), "{error}");
     let (error, said) = fails("\"broken\"", &image, &[], REQUIREMENTS);
     same(&error, &format!("error: cannot install broken in {image} (exit status 100)\n"));
     assert!(said.contains("it is broken\n"), "{said}");

@@ -34,9 +34,9 @@ mod reader;
 mod timestamp;
 mod writer;
 
-pub use compress::{COMPRESSOR, Compressor, compress};
+pub use compress::{COMPRESSOR, Compressor, Effort, LARGE, compress, compress_large};
 pub use format::{Method, Packed};
 pub use name::{NameError, NameSet, check_name};
 pub use reader::{Archive, Limits, Member, MemberError, MemberReader, ReadError};
 pub use timestamp::Timestamp;
-pub use writer::{Entry, Source, WriteError, Written, write};
+pub use writer::{After, Entry, Prefix, Source, Tail, WriteError, Written, write, write_after, write_prefix};

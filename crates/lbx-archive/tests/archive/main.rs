@@ -5,6 +5,7 @@ mod hostile;
 #[cfg(test)]
 mod mutation;
 #[cfg(test)]
+mod prefix;
 mod raw;
 #[cfg(test)]
 mod round_trip;

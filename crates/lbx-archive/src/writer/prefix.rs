@@ -1,0 +1,219 @@
+//! Archives that begin with the same entries begin with the same bytes, at the same offsets. So these are written and
+//! hashed once, and copied as a whole, by the kernel where it can, into each archive that begins so.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{copy_file_range, ioctl_ficlone};
+use rustix::io::Errno;
+use sha2::digest::common::hazmat::{SerializableState, SerializedState};
+use sha2::{Digest, Sha256};
+
+use super::headers::central_names;
+use super::{Directory, Entry, Member, Source, WriteError, Written, check, check_next, check_sizes, hashed};
+use crate::format::Packed;
+use crate::name::NameSet;
+use crate::timestamp::Timestamp;
+
+/// What is known of bytes that archives begin with: all that follows from them and stands behind them, and how far
+/// their SHA-256 has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefix {
+    /// Bytes.
+    size: u64,
+    /// Entries.
+    count: u64,
+    /// Their part of the central directory.
+    directory: Vec<u8>,
+    /// The hash of the bytes, as it goes on.
+    sha256: Vec<u8>,
+}
+
+impl Prefix {
+    /// The prefix without entries.
+    pub fn empty() -> Self {
+        Self::new(0, Directory::default(), &Sha256::new())
+    }
+
+    fn new(size: u64, directory: Directory, sha256: &Sha256) -> Self {
+        let Directory { headers, count, .. } = directory;
+        Self { size, count, directory: headers, sha256: sha256.serialize().to_vec() }
+    }
+
+    /// How many bytes there are.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// SHA-256 of the bytes.
+    pub fn sha256(&self) -> [u8; 32] {
+        self.state().unwrap_or_default().finalize().into()
+    }
+
+    fn state(&self) -> Option<Sha256> {
+        let state: &SerializedState<Sha256> = self.sha256.as_slice().try_into().ok()?;
+        Sha256::deserialize(state).ok()
+    }
+
+    /// As bytes, for keeping. What they mean may change with every version of this crate.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(24 + self.sha256.len() + self.directory.len());
+        for number in [self.size, self.count, self.sha256.len() as u64] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.sha256);
+        bytes.extend_from_slice(&self.directory);
+        bytes
+    }
+
+    /// What [`Prefix::to_bytes`] gave. Whether these are the same bytes is the caller's to know; none for what cannot be.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (numbers, rest) = bytes.split_at_checked(24)?;
+        let number = |at: usize| Some(u64::from_le_bytes(numbers[at * 8..at * 8 + 8].try_into().ok()?));
+        let (sha256, directory) = rest.split_at_checked(usize::try_from(number(2)?).ok()?)?;
+        let prefix = Self {
+            size: number(0)?,
+            count: number(1)?,
+            directory: directory.to_vec(),
+            sha256: sha256.to_vec(),
+        };
+        let is_whole = central_names(directory).count() as u64 == prefix.count;
+        (is_whole && prefix.state().is_some()).then_some(prefix)
+    }
+}
+
+/// Writes the bytes that archives of `entries` and more begin with.
+pub fn write_prefix<W: Write>(
+    out: &mut W,
+    entries: &[Entry],
+    stamp: Timestamp,
+) -> Result<Prefix, WriteError> {
+    check(entries)?;
+    let (directory, size, sha256) = hashed(out, Sha256::new(), 0, |pipe| {
+        let mut directory = Directory::with_capacity(entries.iter().map(|entry| entry.name.len()));
+        entries.iter().try_for_each(|entry| directory.write(pipe, entry, stamp).map(drop))?;
+        Ok::<_, WriteError>(directory)
+    })?;
+    Ok(Prefix::new(size, directory, &sha256))
+}
+
+/// One file that comes after a prefix. Its content is asked for when it is written.
+#[derive(Debug, Clone, Copy)]
+pub struct After<'n> {
+    /// The path in the archive, as [`Entry::name`].
+    pub name: &'n str,
+    /// Mode 0755 instead of 0644.
+    pub executable: bool,
+}
+
+/// What came after a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    /// The whole archive.
+    pub written: Written,
+    /// For each file, where its compressed bytes begin, and what its headers say.
+    pub entries: Vec<(u64, Packed)>,
+}
+
+/// Writes an archive that begins with `prefix`, whose bytes are all that is in `bytes`, and goes on with `names`. `out`
+/// is an empty file. `content` is asked for one file after the other, by its index; the sizes that it gives are trusted.
+///
+/// The result is the same as that of [`write`](super::write()) for all entries.
+pub fn write_after<E: From<WriteError>>(
+    out: &mut File,
+    (prefix, bytes): (&Prefix, Option<&File>),
+    names: &[After<'_>],
+    stamp: Timestamp,
+    mut content: impl FnMut(usize) -> Result<(Packed, Source), E>,
+) -> Result<Tail, E> {
+    let mut seen = NameSet::with_capacity(names.len());
+    // Ours were checked when they were written, and have to be known to the others.
+    central_names(&prefix.directory).try_for_each(|name| check_next(&mut seen, name))?;
+    names.iter().try_for_each(|after| check_next(&mut seen, after.name))?;
+    let damaged = || WriteError::Copy(io::Error::from(io::ErrorKind::InvalidData));
+    let state = prefix.state().ok_or_else(damaged)?;
+    if let Some(bytes) = bytes {
+        copy(bytes, out, prefix.size).map_err(WriteError::Copy)?;
+    } else if prefix.size > 0 {
+        return Err(damaged().into());
+    }
+    let (entries, size, sha256) = hashed(out, state, prefix.size, |pipe| {
+        let mut directory =
+            Directory { headers: prefix.directory.clone(), count: prefix.count, ..Directory::default() };
+        let mut entries = Vec::with_capacity(names.len());
+        for (index, &After { name, executable }) in names.iter().enumerate() {
+            let (packed, source) = content(index)?;
+            check_sizes(name, packed, &source)?;
+            let member = Member { name, executable, packed };
+            entries.push((directory.put(pipe, member, &source, stamp)?, packed));
+        }
+        directory.finish(pipe)?;
+        Ok::<_, E>(entries)
+    })?;
+    Ok(Tail { written: Written { size, sha256: sha256.finalize().into() }, entries })
+}
+
+/// Makes `out` a copy of `source`, which has `size` bytes, and puts its position at the end: sharing blocks where the
+/// file system can, in the kernel where that can, and otherwise by reading and writing.
+fn copy(source: &File, out: &mut File, size: u64) -> io::Result<()> {
+    let found = source.metadata()?.len();
+    if found != size {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{found} bytes, expected {size}")));
+    }
+    if ioctl_ficlone(&*out, source).is_err() {
+        let copied = copy_in_kernel(source, out, size)?;
+        copy_by_hand(source, out, copied, size)?;
+    }
+    out.seek(SeekFrom::Start(size)).map(drop)
+}
+
+/// Copies as much as the kernel will, and returns how much that was.
+fn copy_in_kernel(source: &File, out: &File, size: u64) -> io::Result<u64> {
+    let (mut from, mut to) = (0, 0);
+    while to < size {
+        let left = usize::try_from(size - to).unwrap_or(usize::MAX);
+        match copy_file_range(source, Some(&mut from), out, Some(&mut to), left) {
+            // Files of some file systems end at once for it.
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::IO) => {
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(to)
+}
+
+fn copy_by_hand(source: &File, out: &mut File, mut at: u64, size: u64) -> io::Result<()> {
+    const PIECE: u64 = 1 << 20;
+    out.seek(SeekFrom::Start(at))?;
+    let mut buffer = vec![0; usize::try_from(PIECE.min(size - at)).unwrap_or_default()];
+    while at < size {
+        let piece = usize::try_from(PIECE.min(size - at)).unwrap_or_default();
+        source.read_exact_at(&mut buffer[..piece], at)?;
+        out.write_all(&buffer[..piece])?;
+        at += piece as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_does_not_copy_is_copied_by_hand() {
+        let bytes: Vec<u8> = (0..3_000_001_u32).map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1]).collect();
+        let mut source = tempfile::tempfile().unwrap();
+        source.write_all(&bytes).unwrap();
+        for done in [0, 1, 1 << 20, bytes.len() as u64] {
+            let mut out = tempfile::NamedTempFile::new().unwrap();
+            let start = usize::try_from(done).unwrap();
+            out.write_all(&bytes[..start]).unwrap();
+            copy_by_hand(&source, out.as_file_mut(), done, bytes.len() as u64).unwrap();
+            assert_eq!(fs_err::read(out.path()).unwrap(), bytes);
+        }
+    }
+}

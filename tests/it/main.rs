@@ -14,6 +14,7 @@
 //! | `git` | repositories: over HTTP and ssh, pinned, with submodules, offline |
 //! | `locks` | what `lbx lock` writes, and what builds make of locks |
 //! | `vendor` | what `lbx vendor` writes, and builds from it without a network |
+//! | `incremental` | building again: what is not done again, and what is |
 //! | `indexes` | package indexes: logins, options, addresses, what is refused |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
 //! | `session` | `run` and `shell`: exit codes, streams, signals, the terminal |
@@ -30,6 +31,7 @@ mod examples;
 mod git;
 mod host;
 mod images;
+mod incremental;
 mod indexes;
 mod interrupts;
 mod lambda;

@@ -88,6 +88,24 @@ pub fn compress(data: &[u8]) -> (Packed, Vec<u8>) {
     Compressor::default().compress(data)
 }
 
+/// The content of which `bytes` are the packed form; none where they are not. The size in `packed` is trusted: so much
+/// memory is taken.
+pub fn decompress(packed: Packed, bytes: &[u8]) -> Option<Vec<u8>> {
+    let size = usize::try_from(packed.size).ok()?;
+    let content = match packed.method {
+        Method::Stored => bytes.to_vec(),
+        Method::Deflated => {
+            let mut content = vec![0; size];
+            let written = libdeflater::Decompressor::new().deflate_decompress(bytes, &mut content).ok()?;
+            content.truncate(written);
+            content
+        }
+    };
+    let mut crc = Crc::new();
+    crc.update(&content);
+    (content.len() == size && crc.sum() == packed.crc32).then_some(content)
+}
+
 /// Deflates all that `input` has into `out`, with little memory however much that is. It may come out larger.
 ///
 /// Content is taken in pieces of one size and given on in pieces of one size, so that it makes no difference how `input`
@@ -206,6 +224,20 @@ mod tests {
             flate2::read::DeflateDecoder::new(&one[..]).read_to_end(&mut back).unwrap();
             assert_eq!(back, data);
             assert_eq!(packed.crc32, compress(&data).0.crc32);
+        }
+    }
+
+    #[test]
+    fn what_was_packed_comes_back_and_what_was_changed_does_not() {
+        for data in [text(100_000), b"\x00\xff".to_vec(), Vec::new()] {
+            let (packed, mut bytes) = compress(&data);
+            assert_eq!(decompress(packed, &bytes), Some(data));
+            assert_eq!(decompress(Packed { size: packed.size + 1, ..packed }, &bytes), None);
+            assert_eq!(decompress(Packed { crc32: !packed.crc32, ..packed }, &bytes), None);
+            if let Some(byte) = bytes.first_mut() {
+                *byte ^= 0xff;
+                assert_eq!(decompress(packed, &bytes), None);
+            }
         }
     }
 

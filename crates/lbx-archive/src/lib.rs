@@ -34,7 +34,7 @@ mod reader;
 mod timestamp;
 mod writer;
 
-pub use compress::{COMPRESSOR, Compressor, Effort, LARGE, compress, compress_large};
+pub use compress::{COMPRESSOR, Compressor, Effort, LARGE, compress, compress_large, decompress};
 pub use format::{Method, Packed};
 pub use name::{NameError, NameSet, check_name};
 pub use reader::{Archive, Limits, Member, MemberError, MemberReader, ReadError};

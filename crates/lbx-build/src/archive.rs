@@ -1,32 +1,34 @@
-//! From wheels and sources to a zip: the listing, the rules, and the writer.
+//! From wheels and sources to a zip: the dependencies as a whole, and own files after them.
 
-use std::io::Write;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lbx_archive::{Entry, Source, Timestamp, Written};
-use lbx_plan::prune::{self, Origin, Requirer};
-use lbx_plan::{Artifact, Kind, Plan};
-use lbx_wheel::{InstalledFile, Kind as FileKind, OpenWheel, Wheel, normalize_name};
-use sha2::{Digest, Sha256};
+use lbx_archive::{After, Effort, Tail, Timestamp, WriteError};
+use lbx_plan::prune::{self, Requirer};
+use lbx_plan::{Artifact, Compression, Kind, Plan};
+use lbx_wheel::{Wheel, normalize_name};
 
+use crate::dependencies::{Ingredients, Part as DependencyPart};
 use crate::engine::{Context, Options};
 use crate::error::Error;
-use crate::listing::{Content, Item, LeftOut, Listing};
+use crate::own::{Before, Own, OwnFile, Packet};
+use crate::pack::{Content, Means, Wanted, pack};
 use crate::project::Project;
 use crate::publish::Staging;
-use crate::report::ArtifactReport;
+use crate::report::{ArtifactReport, Made};
 use crate::resolve::ResolvedSet;
 use crate::source::{self, SourceFile, SourceTree};
+use crate::stamp::Stamp;
 
 /// One source or include of an artifact, as it is on disk.
 #[derive(Debug)]
 pub(crate) struct Part {
     /// As the configuration names it.
-    name: String,
+    pub(crate) name: String,
     /// The folder of the zip that it goes to: empty, or ending in `/`.
-    prefix: &'static str,
-    tree: SourceTree,
+    pub(crate) prefix: &'static str,
+    pub(crate) tree: SourceTree,
 }
 
 /// The sources and includes of every artifact, in the order of the plan. What is wrong with the user's
@@ -107,78 +109,148 @@ pub(crate) fn build(
     artifact: &Artifact,
     set: Option<&ResolvedSet>,
     staging: &Staging,
-) -> Result<ArtifactReport, Error> {
+) -> Result<Built, Error> {
     let wheels = set.map_or(&[][..], |set| &set.wheels);
     let parts = context.parts.get(index).map_or(&[][..], Vec::as_slice);
-    let own = read_parts(context, parts)?;
-    let unrequired = unrequired(wheels, parts)?;
-    let mut listing = Listing::default();
-    add_wheels(&mut listing, wheels, artifact.kind.prefix(), &unrequired)?;
-    for (part, items) in parts.iter().zip(own) {
-        add_part(&mut listing, part, items)?;
-    }
-    let (items, left_out) = listing.finish()?;
-    if items.is_empty() {
+    let stamp = context.options.source_date_epoch.map_or_else(Timestamp::default, Timestamp::from_unix);
+    let (prefix, unrequired) = (artifact.kind.prefix(), unrequired(wheels, parts)?);
+    let of = Ingredients { wheels, prefix, unrequired: &unrequired, stamp, effort: effort(context) };
+    let dependencies = context.dependencies.get(&context.ground, &context.wheels, &of)?;
+    let mut own = Own::list(parts)?;
+    own.beside(&dependencies.about)?;
+    if own.files.is_empty() && dependencies.about.files.is_empty() {
         return Err(Error::Empty { kind: artifact.kind.word(), name: artifact.name.clone() });
     }
     context.ground.cancel.check()?;
+    let tail = staging
+        .write_zip(&artifact.name, |file| write(context, artifact, (&dependencies, &own), stamp, file))?;
+    Ok(Built::new(context, artifact, (&dependencies, own), &tail))
+}
+
+/// An artifact whose zip is written.
+pub(crate) struct Built {
+    pub(crate) report: ArtifactReport,
+    /// What the next build may know of its own files.
+    pub(crate) after: Before,
+}
+
+impl Built {
+    fn new(
+        context: &Context,
+        artifact: &Artifact,
+        (dependencies, own): (&DependencyPart, Own<'_>),
+        tail: &Tail,
+    ) -> Self {
+        let mut after = Before { recipe: effort(context).recipe().to_owned(), ..Before::default() };
+        let mut unpacked_size = dependencies.about.unpacked_size;
+        for ((path, file), (offset, packed)) in own.files.iter().zip(&tail.entries) {
+            let stamp = Some(file.file.stamp).filter(|stamp| context.options.start.is_after(stamp));
+            after.files.insert(path.clone(), Packet::new(stamp, *packed, *offset));
+            unpacked_size += packed.size;
+        }
+        let files = dependencies.about.files.len() + own.files.len();
+        let mut left_out = dependencies.about.left_out.clone();
+        left_out.extend(own.left_out);
+        left_out.sort();
+        let wheels = dependencies.about.wheels.clone();
+        let made = Made { written: tail.written, files, unpacked_size, wheels, left_out };
+        Self { report: ArtifactReport::new(context, artifact, made), after }
+    }
+}
+
+/// Writes a zip: the dependencies as they are kept, own files as the zip before has them where they have not changed.
+fn write(
+    context: &Context,
+    artifact: &Artifact,
+    (dependencies, own): (&DependencyPart, &Own<'_>),
+    stamp: Timestamp,
+    file: &mut File,
+) -> Result<Tail, Error> {
     let path = context.options.destination.zip(&artifact.name);
-    let stamp = context.options.source_date_epoch.map_or_else(Timestamp::default, Timestamp::from_unix);
-    let entries = entries(wheels, &items)?;
-    let written = staging.write_zip(&artifact.name, |file| {
-        lbx_archive::write(file, &entries, stamp).map_err(|source| Error::Archive { path, source })
-    })?;
-    Ok(ArtifactReport::new(context, artifact, wheels, &items, left_out, written))
+    let known = Known::of(context, &artifact.name, &path);
+    let names: Vec<After<'_>> =
+        own.files.iter().map(|(path, own)| After { name: path, executable: own.executable }).collect();
+    let packets: Vec<Option<Content>> =
+        own.files.iter().map(|(path, own)| known.content(path, own)).collect();
+    let wanted: Vec<Wanted> = own
+        .files
+        .values()
+        .zip(&packets)
+        .filter(|(_, packet)| packet.is_none())
+        .map(|(own, _)| Wanted { location: own.file.location.clone(), size: own.file.stamp.size })
+        .collect();
+    let (prefix, bytes) = dependencies.prefix();
+    let prefix = prefix.with_executable(&own.made_executable);
+    let scratch = staging_folder(context);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let means = Means { effort: effort(context), scratch, cancel: &context.ground.cancel, threads };
+    pack(&wanted, &means, |next| {
+        let content = |at: usize| packets[at].clone().map_or_else(&mut *next, Ok).map_err(Stopped::Own);
+        lbx_archive::write_after(file, (&prefix, bytes), &names, stamp, content)
+    })
+    .map_err(|stopped| stopped.into_error(path))
 }
 
-/// Writes the zip of a set of wheels alone, by the first rule set: the dependency part of an artifact.
-pub fn pack_wheels<W: Write>(wheels: &[Arc<Wheel>], prefix: &str, out: &mut W) -> Result<Written, Error> {
-    let unrequired = unrequired(wheels, &[])?;
-    let mut listing = Listing::default();
-    add_wheels(&mut listing, wheels, prefix, &unrequired)?;
-    let (items, _) = listing.finish()?;
-    let entries = entries(wheels, &items)?;
-    lbx_archive::write(out, &entries, Timestamp::default())
-        .map_err(|source| Error::Archive { path: PathBuf::from("-"), source })
+/// Large files wait where the zip will be: there is room for it.
+fn staging_folder(context: &Context) -> &Path {
+    context.options.destination.folder()
 }
 
-fn add_wheels(
-    listing: &mut Listing,
-    wheels: &[Arc<Wheel>],
-    prefix: &str,
-    unrequired: &[String],
-) -> Result<(), Error> {
-    let unrequired: Vec<&str> = unrequired.iter().map(String::as_str).collect();
-    for (wheel_index, wheel) in wheels.iter().enumerate() {
-        let distribution = normalize_name(&wheel.metadata.name);
-        let owner: Arc<str> = format!("{} {}", wheel.metadata.name, wheel.metadata.version).into();
-        for (file_index, file) in wheel.files.iter().enumerate() {
-            let origin = Origin::Wheel { distribution: &distribution, script: is_script(file) };
-            let item = Item {
-                path: format!("{prefix}{}", file.path),
-                owner: Arc::clone(&owner),
-                executable: file.executable,
-                size: file.packed.size,
-                sha256: file.sha256,
-                content: Content::Wheel { wheel: wheel_index, file: file_index },
-            };
-            listing.add(item, prefix, origin, &unrequired)?;
+/// How hard files are compressed.
+fn effort(context: &Context) -> Effort {
+    match context.plan.compression {
+        Compression::Fast => Effort::Fast,
+        Compression::Max => Effort::Max,
+    }
+}
+
+/// Why a zip was not written to its end.
+enum Stopped {
+    Archive(WriteError),
+    Own(Error),
+}
+
+impl From<WriteError> for Stopped {
+    fn from(error: WriteError) -> Self {
+        Self::Archive(error)
+    }
+}
+
+impl Stopped {
+    fn into_error(self, path: PathBuf) -> Error {
+        match self {
+            Self::Archive(source) => Error::Archive { path, source },
+            Self::Own(error) => error,
         }
     }
-    Ok(())
 }
 
-/// Scripts are those that the wheel says are, and whatever data it puts beside them.
-fn is_script(file: &InstalledFile) -> bool {
-    match file.kind {
-        FileKind::Script { .. } => true,
-        FileKind::Data => file.path.starts_with("bin/"),
-        _ => false,
+/// The zip that the build before has left, as far as it is as it was left.
+struct Known<'k> {
+    before: Option<(&'k Before, Arc<File>)>,
+}
+
+impl<'k> Known<'k> {
+    fn of(context: &'k Context, name: &str, path: &Path) -> Self {
+        let before =
+            context.known.artifacts.get(name).filter(|before| before.recipe == effort(context).recipe());
+        let open = |before: &'k Before| {
+            let file = fs_err::File::open(path).ok()?.into_file();
+            let is_same = before.zip == Some(Stamp::of(&file.metadata().ok()?));
+            is_same.then(|| (before, Arc::new(file)))
+        };
+        Self { before: before.and_then(open) }
+    }
+
+    fn content(&self, path: &str, own: &OwnFile<'_>) -> Option<Content> {
+        let (before, file) = self.before.as_ref()?;
+        let packet = before.files.get(path)?;
+        (packet.stamp == Some(own.file.stamp)).then(|| packet.content(file))
     }
 }
 
 /// The packaging tools among the wheels that no wheel and no line of own code needs.
-fn unrequired(wheels: &[Arc<Wheel>], parts: &[Part]) -> Result<Vec<String>, Error> {
+pub(crate) fn unrequired(wheels: &[Arc<Wheel>], parts: &[Part]) -> Result<Vec<String>, Error> {
     let names: Vec<String> = wheels.iter().map(|wheel| normalize_name(&wheel.metadata.name)).collect();
     if !names.iter().any(|name| prune::PACKAGING_TOOLS.contains(&name.as_str())) {
         return Ok(Vec::new());
@@ -195,79 +267,4 @@ fn unrequired(wheels: &[Arc<Wheel>], parts: &[Part]) -> Result<Vec<String>, Erro
         .map(|(name, wheel)| Requirer { distribution: name, requires: &wheel.metadata.requires_dist })
         .collect();
     Ok(prune::unrequired_tools(&set, &imports).into_iter().map(str::to_owned).collect())
-}
-
-/// A file of own code: its item, or why it is not read.
-enum Own {
-    Kept(Item),
-    LeftOut(LeftOut),
-}
-
-fn read_parts(context: &Context, parts: &[Part]) -> Result<Vec<Vec<Own>>, Error> {
-    parts
-        .iter()
-        .map(|part| part.tree.files.iter().map(|file| read_own(context, part, file)).collect())
-        .collect()
-}
-
-/// Reads a file of own code, and compresses it: in one go, because the compressor's output must not depend
-/// on how the bytes came.
-fn read_own(context: &Context, part: &Part, file: &SourceFile) -> Result<Own, Error> {
-    context.ground.cancel.check()?;
-    let path = format!("{}{}", part.prefix, file.path);
-    let owner: Arc<str> = part.name.as_str().into();
-    if let Some(rule) = prune::verdict(&file.path, Origin::Source, &[]) {
-        let size = fs_err::metadata(&file.location)?.len();
-        return Ok(Own::LeftOut(LeftOut { path, owner: owner.to_string(), rule, size }));
-    }
-    let bytes = fs_err::read(&file.location)?;
-    let (packed, compressed) = lbx_archive::compress(&bytes);
-    Ok(Own::Kept(Item {
-        path,
-        owner,
-        executable: file.executable,
-        size: packed.size,
-        sha256: Sha256::digest(&bytes).into(),
-        content: Content::Own { packed, bytes: compressed.into() },
-    }))
-}
-
-fn add_part(listing: &mut Listing, part: &Part, items: Vec<Own>) -> Result<(), Error> {
-    for folder in &part.tree.passed_over {
-        let path = format!("{}{folder}", part.prefix);
-        listing.leave_out(LeftOut { path, owner: part.name.clone(), rule: prune::Rule::ToolFiles, size: 0 });
-    }
-    for own in items {
-        match own {
-            Own::Kept(item) => listing.add(item, part.prefix, Origin::Source, &[])?,
-            Own::LeftOut(left_out) => listing.leave_out(left_out),
-        }
-    }
-    Ok(())
-}
-
-/// The writer's entries, in the order of the listing.
-fn entries(wheels: &[Arc<Wheel>], items: &[Item]) -> Result<Vec<Entry>, Error> {
-    let open = wheels.iter().map(|wheel| open(wheel)).collect::<Result<Vec<_>, _>>()?;
-    Ok(items.iter().map(|item| entry(wheels, &open, item)).collect())
-}
-
-fn open(wheel: &Wheel) -> Result<OpenWheel, Error> {
-    wheel.open().map_err(|source| Error::wheel(wheel.filename.to_string(), source))
-}
-
-fn entry(wheels: &[Arc<Wheel>], open: &[OpenWheel], item: &Item) -> Entry {
-    match &item.content {
-        Content::Wheel { wheel, file } => Entry {
-            name: item.path.clone(),
-            executable: item.executable,
-            ..wheels[*wheel].entry(&wheels[*wheel].files[*file], &open[*wheel])
-        },
-        Content::Own { packed, bytes } => Entry {
-            name: item.path.clone(),
-            executable: item.executable,
-            packed: *packed,
-            source: Source::Memory(Arc::clone(bytes)),
-        },
-    }
 }

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::archive::{self, Part};
 use crate::cancel::Cancel;
+use crate::dependencies::Parts;
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::index::Places;
@@ -19,7 +20,8 @@ use crate::limits::Limits;
 use crate::locked::{self, SetLock};
 use crate::project::{Project, Variable};
 use crate::publish;
-use crate::report::{ArtifactReport, Report};
+use crate::record::{Basis, Known, Start};
+use crate::report::Report;
 use crate::resolve::{self, ResolvedSet};
 use crate::site::Ground;
 use crate::vendor;
@@ -63,6 +65,8 @@ pub struct Options {
     pub from: Option<PathBuf>,
     /// What each command in the sandbox may use.
     pub limits: Limits,
+    /// The moment before anything was looked at.
+    pub start: Start,
     /// The time that every zip entry carries, in seconds since 1970; 1980-01-01 when there is none.
     pub source_date_epoch: Option<i64>,
 }
@@ -116,6 +120,19 @@ pub(crate) struct Context {
     pub(crate) parts: Vec<Vec<Part>>,
     /// For each set, what is locked of it.
     pub(crate) locks: Vec<SetLock>,
+    /// The dependency parts of artifacts.
+    pub(crate) dependencies: Parts,
+    /// What the build before this one has found out.
+    pub(crate) known: Known,
+}
+
+/// What came of a build.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was built.
+    pub report: Report,
+    /// What it followed from.
+    pub basis: Basis,
 }
 
 /// An image that [`pull`] brought.
@@ -186,8 +203,10 @@ pub async fn build(
     options: Options,
     cancel: &Cancel,
     observer: &Observer,
-) -> Result<Report, Error> {
+) -> Result<Outcome, Error> {
     let from = options.from.clone();
+    // Before the sources are looked at: a new folder in one of them would make it another one.
+    let staging = publish::Staging::new(options.destination.folder())?;
     let workshop = prepare(project, plan, host, options, cancel, observer)?;
     if let Some(from) = from {
         let inner = Arc::clone(&workshop);
@@ -201,7 +220,7 @@ pub async fn build(
         workshop.open().await?;
     }
     // Everything from here on blocks: processes, files, hashing. It has threads of its own.
-    let work = tokio::task::spawn_blocking(move || build_in(&workshop));
+    let work = tokio::task::spawn_blocking(move || build_in(&workshop, staging));
     work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
@@ -228,8 +247,10 @@ pub(crate) fn prepare(
     let cache_dir = &ground.host.cache_dir;
     let wheels = WheelStore::open(&cache_dir.join("wheels"))
         .map_err(|source| Error::WheelStore(Box::new(source)).in_store(cache_dir, "wheels"))?;
+    let known = Known::load(cache_dir, &project, &options.destination);
+    let (ground, dependencies) = (Arc::new(ground), Parts::default());
     let context =
-        Context { project, plan, options, ground: Arc::new(ground), build_arch, wheels, parts, locks };
+        Context { project, plan, options, ground, build_arch, wheels, parts, locks, dependencies, known };
     Ok(Workshop::new(Arc::new(context), places, Handle::current()))
 }
 
@@ -260,19 +281,22 @@ fn users(plan: &Plan, set: usize) -> String {
     }
 }
 
-fn build_in(workshop: &Arc<Workshop>) -> Result<Report, Error> {
+fn build_in(workshop: &Arc<Workshop>, staging: publish::Staging) -> Result<Outcome, Error> {
     let context = workshop.context();
     let sets = parallel(context, &context.plan.sets, |index, set| match &context.locks[index].locked {
         Some(locked) => locked::run(workshop, index, locked),
         None => resolve_unlocked(workshop, index, set),
     })?;
-    let staging = publish::Staging::new(context.options.destination.folder())?;
-    let artifacts = parallel(context, &context.plan.artifacts, |index, artifact| {
+    let built = parallel(context, &context.plan.artifacts, |index, artifact| {
         build_artifact(context, &sets, &staging, index, artifact)
     })?;
     context.ground.cancel.check()?;
+    let (artifacts, found): (Vec<_>, Vec<_>) =
+        built.into_iter().map(|built| (built.report.clone(), (built.report.name, built.after))).unzip();
     let report = Report::new(context, workshop.opened(), &sets, artifacts);
     staging.publish(&context.options.destination, &report)?;
+    Known::load(&context.ground.host.cache_dir, &context.project, &context.options.destination)
+        .keep(context, found);
     for (index, artifact) in report.artifacts.iter().enumerate() {
         let path = context.options.destination.zip(&artifact.name);
         context.ground.tell(Event::ArtifactFinished {
@@ -282,7 +306,8 @@ fn build_in(workshop: &Arc<Workshop>) -> Result<Report, Error> {
             files: artifact.files,
         });
     }
-    Ok(report)
+    let basis = Basis::of(context, &sets);
+    Ok(Outcome { report, basis })
 }
 
 fn resolve_unlocked(workshop: &Workshop, index: usize, set: &DependencySet) -> Result<ResolvedSet, Error> {
@@ -298,7 +323,7 @@ fn build_artifact(
     staging: &publish::Staging,
     index: usize,
     artifact: &Artifact,
-) -> Result<ArtifactReport, Error> {
+) -> Result<archive::Built, Error> {
     context.ground.tell(Event::ArtifactStarted { artifact: index });
     let set = artifact.set.and_then(|set| sets.get(set));
     archive::build(context, index, artifact, set, staging)

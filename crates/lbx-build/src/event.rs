@@ -120,6 +120,11 @@ pub enum Event {
         /// What is another than before.
         changes: Vec<String>,
     },
+    /// Something in the store is not as it was. It is made anew.
+    Damaged {
+        /// What.
+        path: PathBuf,
+    },
     /// An artifact's zip is being written.
     ArtifactStarted {
         /// Index of the artifact.

@@ -1,44 +1,24 @@
-//! What goes into an artifact, as values: wheels, own code and shared code in one list, with a verdict
-//! for each file.
+//! What the dependencies of an artifact come to, as values: the files of its wheels in one list, sorted by path, each kept
+//! or left out by a rule.
 //!
-//! The order is the zip's: dependencies first, own code last, each sorted by path. Dependencies change
-//! least, so every function over the same set begins with the same bytes.
+//! In a zip, dependencies come first and own code last, because dependencies change least: every function over the same
+//! set begins with the same bytes.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
 use std::sync::Arc;
 
-use lbx_archive::Packed;
 use lbx_plan::prune::{self, Rule};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// Where the bytes of an item are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
-    /// A file of a wheel, by the indices of both.
-    Wheel {
-        /// Index of the wheel in the artifact's set.
-        wheel: usize,
-        /// Index of the file in the wheel.
-        file: usize,
-    },
-    /// A file of the project, compressed.
-    Own {
-        /// Sizes and checksum.
-        packed: Packed,
-        /// The compressed bytes.
-        bytes: Arc<[u8]>,
-    },
-}
-
-/// One file that something wants in the artifact.
+/// One file of a wheel that is to be in the artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Item {
     /// Its path in the zip.
     pub(crate) path: String,
-    /// Whose it is, in words for messages: `requests 2.32.3`, `functions/a`.
+    /// Whose it is, in words for messages: `requests 2.32.3`.
     pub(crate) owner: Arc<str>,
     /// Whether it is executable.
     pub(crate) executable: bool,
@@ -46,18 +26,14 @@ pub(crate) struct Item {
     pub(crate) size: u64,
     /// SHA-256 of its bytes.
     pub(crate) sha256: [u8; 32],
-    /// Where the bytes are.
-    pub(crate) content: Content,
-}
-
-impl Item {
-    fn is_dependency(&self) -> bool {
-        matches!(self.content, Content::Wheel { .. })
-    }
+    /// Index of the wheel in the artifact's set.
+    pub(crate) wheel: usize,
+    /// Index of the file in the wheel.
+    pub(crate) file: usize,
 }
 
 /// Something that an artifact leaves out.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LeftOut {
     /// Its path in the zip, had it been kept; a folder that was not even read ends in `/`.
     pub path: String,
@@ -69,7 +45,7 @@ pub struct LeftOut {
     pub size: u64,
 }
 
-/// What an artifact holds and what it leaves out.
+/// The files of wheels, and what is left out of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Listing {
     items: BTreeMap<String, Item>,
@@ -88,7 +64,8 @@ impl Listing {
     ) -> Result<(), Error> {
         let installed = item.path.strip_prefix(prefix).unwrap_or(&item.path);
         if let Some(rule) = prune::verdict(installed, origin, unrequired) {
-            self.leave_out(LeftOut { path: item.path, owner: item.owner.to_string(), rule, size: item.size });
+            let (owner, size) = (item.owner.to_string(), item.size);
+            self.left_out.push(LeftOut { path: item.path, owner, rule, size });
             return Ok(());
         }
         match self.items.entry(item.path.clone()) {
@@ -99,11 +76,7 @@ impl Listing {
             MapEntry::Occupied(mut occupied) => {
                 let first = occupied.get();
                 if first.sha256 != item.sha256 || first.size != item.size {
-                    return Err(Error::Conflict {
-                        path: item.path,
-                        first: first.owner.to_string(),
-                        second: item.owner.to_string(),
-                    });
+                    return Err(conflict(item.path, &first.owner, &item.owner));
                 }
                 // Equal bytes are no conflict: namespace packages ship one `__init__.py` each. The
                 // first to come keeps the file, and either owner makes it executable.
@@ -113,33 +86,32 @@ impl Listing {
         }
     }
 
-    /// Notes something that is left out without having been listed.
-    pub(crate) fn leave_out(&mut self, left_out: LeftOut) {
-        self.left_out.push(left_out);
-    }
-
     /// The items in the order of the zip, and what is left out, sorted. It is an error when one path is
     /// both a file and a folder.
     pub(crate) fn finish(mut self) -> Result<(Vec<Item>, Vec<LeftOut>), Error> {
-        self.check_folders()?;
-        self.left_out.sort();
-        let (mut items, own): (Vec<_>, Vec<_>) = self.items.into_values().partition(Item::is_dependency);
-        items.extend(own);
-        Ok((items, self.left_out))
-    }
-
-    fn check_folders(&self) -> Result<(), Error> {
         for item in self.items.values() {
-            let slashes = item.path.match_indices('/').map(|(index, _)| index);
-            for folder in slashes.map(|index| &item.path[..index]) {
-                if let Some(file) = self.items.get(folder) {
-                    let (first, second) = (file.owner.to_string(), item.owner.to_string());
-                    return Err(Error::FolderConflict { path: folder.to_owned(), first, second });
-                }
+            if let Some(file) = folders_of(&item.path).find_map(|folder| self.items.get(folder)) {
+                return Err(folder_conflict(&file.path, &file.owner, &item.owner));
             }
         }
-        Ok(())
+        self.left_out.sort();
+        Ok((self.items.into_values().collect(), self.left_out))
     }
+}
+
+/// The folders that a path goes through, from the root down.
+pub(crate) fn folders_of(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(index, _)| &path[..index])
+}
+
+/// Two owners of one path.
+pub(crate) fn conflict(path: String, first: &str, second: &str) -> Error {
+    Error::Conflict { path, first: first.to_owned(), second: second.to_owned() }
+}
+
+/// A path that is one owner's file and another one's folder.
+pub(crate) fn folder_conflict(path: &str, first: &str, second: &str) -> Error {
+    Error::FolderConflict { path: path.to_owned(), first: first.to_owned(), second: second.to_owned() }
 }
 
 #[cfg(test)]
@@ -153,42 +125,26 @@ mod tests {
             executable: false,
             size: 1,
             sha256: [bytes; 32],
-            content: Content::Wheel { wheel: 0, file: 0 },
+            wheel: 0,
+            file: 0,
         }
-    }
-
-    fn own(path: &str, owner: &str, bytes: u8) -> Item {
-        let (packed, bytes_of) = lbx_archive::compress(&[bytes]);
-        Item { content: Content::Own { packed, bytes: bytes_of.into() }, ..item(path, owner, bytes) }
     }
 
     const WHEEL: prune::Origin<'_> = prune::Origin::Wheel { distribution: "x", script: false };
 
     fn listing(items: &[Item]) -> Result<(Vec<Item>, Vec<LeftOut>), Error> {
         let mut listing = Listing::default();
-        for item in items {
-            listing.add(
-                item.clone(),
-                "",
-                if item.is_dependency() { WHEEL } else { prune::Origin::Source },
-                &[],
-            )?;
-        }
+        items.iter().try_for_each(|item| listing.add(item.clone(), "", WHEEL, &[]))?;
         listing.finish()
     }
 
     #[test]
-    fn dependencies_come_first_and_each_part_is_sorted_whatever_the_order_of_arrival() {
-        let mut items = vec![
-            own("a.py", "src", 1),
-            item("z.py", "z 1", 2),
-            own("b.py", "src", 3),
-            item("m/x.py", "m 1", 4),
-        ];
+    fn files_are_sorted_whatever_the_order_of_arrival() {
+        let mut items = vec![item("z.py", "z 1", 2), item("m/x.py", "m 1", 4), item("a.py", "a 1", 1)];
         let paths = |items: &[Item]| -> Vec<String> {
             listing(items).unwrap().0.into_iter().map(|item| item.path).collect()
         };
-        let expected = ["m/x.py", "z.py", "a.py", "b.py"];
+        let expected = ["a.py", "m/x.py", "z.py"];
         assert_eq!(paths(&items), expected);
         items.reverse();
         assert_eq!(paths(&items), expected);
@@ -197,8 +153,11 @@ mod tests {
     #[test]
     fn two_owners_of_one_path_are_an_error_that_names_both() {
         let error =
-            listing(&[item("six.py", "six 1.16", 1), own("six.py", "src", 2)]).unwrap_err().to_string();
-        assert!(error.contains("six.py") && error.contains("six 1.16") && error.contains("src"), "{error}");
+            listing(&[item("six.py", "six 1.16", 1), item("six.py", "mine 1", 2)]).unwrap_err().to_string();
+        assert!(
+            error.contains("six.py") && error.contains("six 1.16") && error.contains("mine 1"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use lbx_archive::Written;
+use lbx_archive::{Tail, Written};
 use lbx_plan::prune;
 use tempfile::NamedTempFile;
 
@@ -40,12 +40,15 @@ impl Staging {
     pub(crate) fn write_zip(
         &self,
         name: &str,
-        write: impl FnOnce(&mut File) -> Result<Written, Error>,
-    ) -> Result<Written, Error> {
+        write: impl FnOnce(&mut File) -> Result<Tail, Error>,
+    ) -> Result<Tail, Error> {
         let mut file = self.temporary()?;
-        let written = write(file.as_file_mut())?;
-        self.zips.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), (file, written));
-        Ok(written)
+        let tail = write(file.as_file_mut())?;
+        self.zips
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned(), (file, tail.written));
+        Ok(tail)
     }
 
     /// A file that is locked while this process lives, so that whoever finds it knows.
@@ -131,12 +134,16 @@ impl Drop for Staging {
 mod tests {
     use super::*;
 
+    fn nothing() -> Tail {
+        Tail { written: Written { size: 0, sha256: [0; 32] }, entries: Vec::new() }
+    }
+
     #[test]
     fn a_build_that_publishes_nothing_leaves_nothing() {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("a/dist");
         let staging = Staging::new(&folder).unwrap();
-        staging.write_zip("x", |_| Ok(Written { size: 0, sha256: [0; 32] })).unwrap();
+        staging.write_zip("x", |_| Ok(nothing())).unwrap();
         assert_eq!(fs_err::read_dir(&folder).unwrap().count(), 1);
         drop(staging);
         assert!(!root.path().join("a").exists());
@@ -148,7 +155,7 @@ mod tests {
         fs_err::write(root.path().join(".lbx-dead"), "half").unwrap();
         let running = Staging::new(root.path()).unwrap();
         assert!(!root.path().join(".lbx-dead").exists());
-        running.write_zip("x", |_| Ok(Written { size: 0, sha256: [0; 32] })).unwrap();
+        running.write_zip("x", |_| Ok(nothing())).unwrap();
         drop(Staging::new(root.path()).unwrap());
         assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 1);
     }
@@ -158,7 +165,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs_err::write(root.path().join("old.zip"), "old").unwrap();
         let staging = Staging::new(root.path()).unwrap();
-        staging.write_zip("old", |_| Ok(Written { size: 0, sha256: [0; 32] })).unwrap();
+        staging.write_zip("old", |_| Ok(nothing())).unwrap();
         drop(staging);
         assert_eq!(fs_err::read_to_string(root.path().join("old.zip")).unwrap(), "old");
         assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 1);

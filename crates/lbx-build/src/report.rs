@@ -8,13 +8,13 @@ use lbx_index::Taken;
 use lbx_plan::{Artifact, DependencySet, Kind};
 use lbx_sandbox::{Backend, Claims, Level};
 use lbx_wheel::Wheel;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::builder::{Builder, Built};
 use crate::engine::Context;
-use crate::listing::{Item, LeftOut};
+use crate::listing::LeftOut;
 use crate::resolve::ResolvedSet;
 
 /// What a build made.
@@ -143,7 +143,7 @@ pub struct ArtifactReport {
 }
 
 /// One wheel of an artifact.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WheelReport {
     /// The distribution's name.
     pub name: String,
@@ -204,15 +204,18 @@ impl SetReport {
     }
 }
 
+/// What came of an artifact.
+pub(crate) struct Made {
+    pub(crate) written: Written,
+    pub(crate) files: usize,
+    pub(crate) unpacked_size: u64,
+    pub(crate) wheels: Vec<WheelReport>,
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
 impl ArtifactReport {
-    pub(crate) fn new(
-        context: &Context,
-        artifact: &Artifact,
-        wheels: &[Arc<Wheel>],
-        items: &[Item],
-        left_out: Vec<LeftOut>,
-        written: Written,
-    ) -> Self {
+    pub(crate) fn new(context: &Context, artifact: &Artifact, made: Made) -> Self {
+        let Made { written, files, unpacked_size, wheels, left_out } = made;
         let path = context.options.destination.zip(&artifact.name);
         Self {
             name: artifact.name.clone(),
@@ -221,11 +224,11 @@ impl ArtifactReport {
             size: written.size,
             sha256: hex::encode(written.sha256),
             code_sha256: code_sha256(&written.sha256),
-            files: items.len(),
-            unpacked_size: items.iter().map(|item| item.size).sum(),
+            files,
+            unpacked_size,
             handler: artifact.handler.clone(),
             layers: artifact.layers.clone(),
-            wheels: wheels.iter().map(|wheel| wheel_report(wheel)).collect(),
+            wheels,
             left_out,
         }
     }
@@ -263,7 +266,7 @@ fn built_report(built: &Built) -> BuiltReport {
     }
 }
 
-fn wheel_report(wheel: &Wheel) -> WheelReport {
+pub(crate) fn wheel_report(wheel: &Wheel) -> WheelReport {
     WheelReport {
         name: wheel.metadata.name.clone(),
         version: wheel.metadata.version.clone(),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use lbx_plan::prune;
 
 use crate::error::{Error, SourceError};
+use crate::stamp::Stamp;
 
 /// One file of a source folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) struct SourceFile {
     pub(crate) location: PathBuf,
     /// Whether its owner may execute it.
     pub(crate) executable: bool,
+    /// By what it is known to be what it was.
+    pub(crate) stamp: Stamp,
 }
 
 /// What a source folder holds.
@@ -27,6 +30,8 @@ pub(crate) struct SourceFile {
 pub(crate) struct SourceTree {
     /// The files, in no order.
     pub(crate) files: Vec<SourceFile>,
+    /// The folders that were read.
+    pub(crate) folders: Vec<(PathBuf, Stamp)>,
     /// Folders that were passed over because they belong to a tool; relative, ending in `/`.
     pub(crate) passed_over: Vec<String>,
 }
@@ -49,9 +54,10 @@ pub(crate) fn walk_include(path: &Path, name: &str, exclude: &[PathBuf]) -> Resu
     }
     let file_name = path.file_name().and_then(|name| name.to_str());
     let file_name = file_name.ok_or_else(|| not_utf8(name, path))?;
-    let executable = is_executable(&fs_err::metadata(path)?);
-    let file = SourceFile { path: file_name.to_owned(), location: path.to_owned(), executable };
-    Ok(SourceTree { files: vec![file], passed_over: Vec::new() })
+    let metadata = fs_err::metadata(path)?;
+    let (executable, stamp) = (is_executable(&metadata), Stamp::of(&metadata));
+    let file = SourceFile { path: file_name.to_owned(), location: path.to_owned(), executable, stamp };
+    Ok(SourceTree { files: vec![file], ..SourceTree::default() })
 }
 
 struct Walker<'a> {
@@ -65,6 +71,8 @@ struct Walker<'a> {
 
 impl Walker<'_> {
     fn folder(&mut self, folder: &Path, prefix: &str) -> Result<(), Error> {
+        // Before it is read: what is put into it meanwhile makes it another one.
+        self.tree.folders.push((folder.to_owned(), Stamp::of(&fs_err::metadata(folder)?)));
         for entry in fs_err::read_dir(folder)? {
             let entry = entry?;
             let file_name = entry.file_name();
@@ -75,9 +83,12 @@ impl Walker<'_> {
     }
 
     fn entry(&mut self, location: &Path, file_name: &str, path: &str) -> Result<(), Error> {
-        let link = fs_err::symlink_metadata(location)?.is_symlink();
-        let real = if link { self.follow(location, path)? } else { location.to_owned() };
-        let metadata = fs_err::metadata(&real)?;
+        let mut metadata = fs_err::symlink_metadata(location)?;
+        let mut real = location.to_owned();
+        if metadata.is_symlink() {
+            real = self.follow(location, path)?;
+            metadata = fs_err::metadata(&real)?;
+        }
         if self.exclude.contains(&real) {
             return Ok(());
         }
@@ -93,8 +104,8 @@ impl Walker<'_> {
             }
             .into());
         }
-        let executable = is_executable(&metadata);
-        self.tree.files.push(SourceFile { path: path.to_owned(), location: real, executable });
+        let (executable, stamp) = (is_executable(&metadata), Stamp::of(&metadata));
+        self.tree.files.push(SourceFile { path: path.to_owned(), location: real, executable, stamp });
         Ok(())
     }
 

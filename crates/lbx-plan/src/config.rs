@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::catalog::Architectures;
 use crate::position::{At, Position};
@@ -69,6 +69,20 @@ pub struct Project {
     /// What it means that several package indexes have a project.
     #[serde(default)]
     pub index_strategy: IndexStrategy,
+    /// How hard files are compressed.
+    #[serde(default)]
+    pub compression: Compression,
+}
+
+/// How hard files are compressed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// Files of wheels stay as their wheels have them, and own files are compressed as most tools do it.
+    #[default]
+    Fast,
+    /// Every file is compressed as hard as deflate allows, where that makes it smaller. What comes of a wheel is kept.
+    Max,
 }
 
 /// What it means that several package indexes have a project.

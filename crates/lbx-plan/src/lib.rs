@@ -30,7 +30,8 @@ mod requirements;
 
 pub use catalog::{Architecture, Architectures, Runtime};
 pub use config::{
-    Build, Config, ConfigError, Defaults, Function, Index, IndexStrategy, Layer, Origin, Project, json_schema,
+    Build, Compression, Config, ConfigError, Defaults, Function, Index, IndexStrategy, Layer, Origin,
+    Project, json_schema,
 };
 pub use encoding::{EncodingError, decode};
 pub use hidden::Hidden;

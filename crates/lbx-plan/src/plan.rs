@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::catalog::{Architecture, Runtime};
-use crate::config::{Build, Config, ConfigError, Function, Layer, distance};
+use crate::config::{Build, Compression, Config, ConfigError, Function, Layer, distance};
 use crate::hidden::Hidden;
 use crate::locks::Selection;
 use crate::position::At;
@@ -21,6 +21,8 @@ pub struct Plan {
     pub runtime: Runtime,
     /// The CPU that the artifacts run on.
     pub arch: Architecture,
+    /// How hard files are compressed.
+    pub compression: Compression,
     /// The image to build in.
     pub image: String,
     /// The image to build sources in, where it is another one.
@@ -233,6 +235,7 @@ impl Plan {
         let mut plan = Self {
             runtime,
             arch,
+            compression: config.project.compression,
             image,
             build_image: config.project.build_image.as_ref().map(|image| image.value.clone()),
             build_images: config.build.iter().filter_map(image_of).collect(),

@@ -4,7 +4,7 @@
 //! `entry_points.txt`, `top_level.txt`, licences), because `importlib.metadata` reads it; so do tests,
 //! documentation and type stubs, because some packages import theirs.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where a file comes from, as far as the rules care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Origin<'a> {
 }
 
 /// A rule of the first set, with its name in reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// Python's cache of byte code: stale once the zip has set its own times, so never used.

@@ -29,6 +29,12 @@ pub enum WheelError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The stored wheel does not have the bytes any more that it had.
+    #[error("the bytes of {member:?} are not what they were when the wheel was stored")]
+    Damaged {
+        /// The member.
+        member: String,
+    },
     /// The path leads to something else than a regular file.
     #[error("it is not a regular file")]
     NotAFile,

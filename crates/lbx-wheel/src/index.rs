@@ -73,8 +73,8 @@ impl Index {
 }
 
 #[derive(Default)]
-struct Sink {
-    bytes: Vec<u8>,
+pub(crate) struct Sink {
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Sink {
@@ -82,7 +82,7 @@ impl Sink {
         self.bytes.push(byte);
     }
 
-    fn number(&mut self, mut value: u64) {
+    pub(crate) fn number(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.byte(value.to_le_bytes()[0] | 0x80);
             value >>= 7;
@@ -90,7 +90,7 @@ impl Sink {
         self.byte(value.to_le_bytes()[0]);
     }
 
-    fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.number(text.len() as u64);
         self.bytes.extend_from_slice(text.as_bytes());
     }
@@ -120,7 +120,7 @@ impl Sink {
         });
     }
 
-    fn stamp(&mut self, stamp: Stamp) {
+    pub(crate) fn stamp(&mut self, stamp: Stamp) {
         self.number(stamp.size);
         self.number(stamp.modified);
     }
@@ -148,6 +148,13 @@ impl Sink {
         self.number(contents.sidecar_size);
     }
 
+    pub(crate) fn packed(&mut self, packed: Packed) {
+        self.number(u64::from(packed.method.id()));
+        self.number(u64::from(packed.crc32));
+        self.number(packed.compressed_size);
+        self.number(packed.size);
+    }
+
     fn file(&mut self, file: &InstalledFile) {
         self.text(&file.path);
         // Nearly always the same as the path; no member has an empty name.
@@ -161,10 +168,7 @@ impl Sink {
             Kind::Script { shebang: true } => 5,
         });
         self.byte(u8::from(file.executable));
-        self.number(u64::from(file.packed.method.id()));
-        self.number(u64::from(file.packed.crc32));
-        self.number(file.packed.compressed_size);
-        self.number(file.packed.size);
+        self.packed(file.packed);
         let (place, offset) = match file.location {
             Location::Wheel { offset } => (0, offset),
             Location::Sidecar { offset } => (1, offset),
@@ -175,12 +179,12 @@ impl Sink {
     }
 }
 
-struct Bytes<'b> {
-    rest: &'b [u8],
+pub(crate) struct Bytes<'b> {
+    pub(crate) rest: &'b [u8],
 }
 
 impl<'b> Bytes<'b> {
-    fn take(&mut self, count: usize) -> Option<&'b [u8]> {
+    pub(crate) fn take(&mut self, count: usize) -> Option<&'b [u8]> {
         let (taken, rest) = self.rest.split_at_checked(count)?;
         self.rest = rest;
         Some(taken)
@@ -200,7 +204,7 @@ impl<'b> Bytes<'b> {
         }
     }
 
-    fn number(&mut self) -> Option<u64> {
+    pub(crate) fn number(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -212,12 +216,12 @@ impl<'b> Bytes<'b> {
         None
     }
 
-    fn text(&mut self) -> Option<String> {
+    pub(crate) fn text(&mut self) -> Option<String> {
         let len = usize::try_from(self.number()?).ok()?;
         str::from_utf8(self.take(len)?).ok().map(str::to_owned)
     }
 
-    fn list<T>(&mut self, mut get: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(crate) fn list<T>(&mut self, mut get: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let count = usize::try_from(self.number()?).ok()?;
         // Every item takes a byte at least.
         let mut items = Vec::with_capacity(count.min(self.rest.len()));
@@ -236,7 +240,7 @@ impl<'b> Bytes<'b> {
         self.list(|bytes| Some(EntryPoint { name: bytes.text()?, target: bytes.text()? }))
     }
 
-    fn stamp(&mut self) -> Option<Stamp> {
+    pub(crate) fn stamp(&mut self) -> Option<Stamp> {
         Some(Stamp { size: self.number()?, modified: self.number()? })
     }
 
@@ -271,6 +275,15 @@ impl<'b> Bytes<'b> {
         Some(LeftOut { member, reason })
     }
 
+    pub(crate) fn packed(&mut self) -> Option<Packed> {
+        Some(Packed {
+            method: Method::from_id(u16::try_from(self.number()?).ok()?)?,
+            crc32: u32::try_from(self.number()?).ok()?,
+            compressed_size: self.number()?,
+            size: self.number()?,
+        })
+    }
+
     fn file(&mut self) -> Option<InstalledFile> {
         let path = self.text()?;
         let member = Some(self.text()?).filter(|member| !member.is_empty()).unwrap_or_else(|| path.clone());
@@ -284,12 +297,7 @@ impl<'b> Bytes<'b> {
             _ => return None,
         };
         let executable = self.flag()?;
-        let packed = Packed {
-            method: Method::from_id(u16::try_from(self.number()?).ok()?)?,
-            crc32: u32::try_from(self.number()?).ok()?,
-            compressed_size: self.number()?,
-            size: self.number()?,
-        };
+        let packed = self.packed()?;
         let in_sidecar = self.flag()?;
         let offset = self.number()?;
         let location = if in_sidecar { Location::Sidecar { offset } } else { Location::Wheel { offset } };

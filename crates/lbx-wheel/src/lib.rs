@@ -25,6 +25,7 @@
 //! WHEEL, entry_points.txt), `record` (RECORD), `layout` (pip's mapping), `import` (all of them over one archive),
 //! `index` (the stored form), `interrupt`, `store`.
 
+mod derived;
 mod digest;
 mod error;
 mod filename;
@@ -39,6 +40,7 @@ mod tags;
 mod version;
 mod wheel;
 
+pub use derived::{Derived, Made, Piece};
 pub use digest::Digest;
 pub use error::{TagMismatch, WheelError};
 pub use filename::WheelFilename;

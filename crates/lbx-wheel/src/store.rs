@@ -287,14 +287,14 @@ impl WheelStore {
     }
 
     /// A directory to fill, and the lock that keeps others from taking it for a leftover.
-    fn new_directory(&self) -> Result<(File, TempDir), WheelError> {
+    pub(crate) fn new_directory(&self) -> Result<(File, TempDir), WheelError> {
         let lock = self.lock_file(LOCK)?;
         lock.lock_shared()?;
         let new = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(&self.root)?;
         Ok((lock.into_file(), new))
     }
 
-    fn lock_publishing(&self) -> Result<fs_err::File, WheelError> {
+    pub(crate) fn lock_publishing(&self) -> Result<fs_err::File, WheelError> {
         let lock = self.lock_file(PUBLISH_LOCK)?;
         lock.lock()?;
         Ok(lock)
@@ -439,7 +439,7 @@ fn is_taken(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty)
 }
 
-fn stamp(file: &File) -> io::Result<Stamp> {
+pub(crate) fn stamp(file: &File) -> io::Result<Stamp> {
     let metadata = file.metadata()?;
     let nanoseconds = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
     // A time before 1970 is nobody's; it only has to stay the same.

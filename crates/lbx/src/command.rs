@@ -4,6 +4,7 @@ pub(crate) mod build;
 pub(crate) mod doctor;
 mod fix;
 pub(crate) mod lock;
+mod memory;
 mod project;
 pub(crate) mod pull;
 pub(crate) mod run;

@@ -113,6 +113,11 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// Something in the store was damaged.
+fn damaged(path: &Path) -> String {
+    format!("{} is not as it was stored: making it anew", path.display())
+}
+
 /// A path as the user would write it: relative to where they are, when it is below.
 pub(crate) fn short_path(path: &Path, current_dir: &Path) -> String {
     path.strip_prefix(current_dir).unwrap_or(path).display().to_string()

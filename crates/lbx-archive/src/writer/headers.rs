@@ -11,6 +11,8 @@ use crate::timestamp::Timestamp;
 const MADE_BY_UNIX: u16 = 3 << 8;
 /// The version of the format that has zip64, times ten.
 const VERSION_ZIP64: u16 = 45;
+/// Where a central header has the external attributes.
+const ATTRIBUTES: usize = 38;
 
 /// 4.5 with zip64, 2.0 with deflate, 1.0 otherwise (4.4.3.2).
 fn version_needed(packed: Packed, zip64: bool) -> u16 {
@@ -78,7 +80,6 @@ pub(super) fn local_header(out: &mut Vec<u8>, entry: Member<'_>, stamp: Timestam
 
 /// 4.3.12.
 pub(super) fn central_header(out: &mut Vec<u8>, entry: Member<'_>, stamp: Timestamp, offset: u64) {
-    const REGULAR: u32 = 0o100_000;
     let Packed { compressed_size, size, .. } = entry.packed;
     let both = is_wide(compressed_size) || is_wide(size);
     let sizes = if both { (u32::MAX, u32::MAX) } else { (narrow(compressed_size), narrow(size)) };
@@ -92,7 +93,6 @@ pub(super) fn central_header(out: &mut Vec<u8>, entry: Member<'_>, stamp: Timest
     }
     let extra_len = if wide.is_empty() { 0 } else { 4 + wide.len() };
     let version = version_needed(entry.packed, !wide.is_empty());
-    let mode = REGULAR | if entry.executable { 0o755 } else { 0o644 };
     put32(out, CENTRAL);
     put16(out, MADE_BY_UNIX | version.max(20));
     put16(out, version);
@@ -101,7 +101,7 @@ pub(super) fn central_header(out: &mut Vec<u8>, entry: Member<'_>, stamp: Timest
     put16(out, 0); // comment
     put16(out, 0); // disk
     put16(out, 0); // internal attributes
-    put32(out, mode << 16);
+    put32(out, attributes(entry.executable));
     put32(out, narrow(offset));
     out.extend_from_slice(entry.name.as_bytes());
     if !wide.is_empty() {
@@ -140,15 +140,28 @@ pub(super) fn end_records(out: &mut Vec<u8>, count: u64, offset: u64, size: u64)
     put16(out, 0);
 }
 
-/// The names in central headers that [`central_header`] made, and nothing after the first that it did not.
-pub(super) fn central_names(directory: &[u8]) -> impl Iterator<Item = &str> {
+/// The external attributes of a file with this mode (4.4.15).
+fn attributes(executable: bool) -> u32 {
+    const REGULAR: u32 = 0o100_000;
+    (REGULAR | if executable { 0o755 } else { 0o644 }) << 16
+}
+
+/// Makes the file of a central header executable.
+pub(super) fn make_executable(header: &mut [u8]) {
+    header[ATTRIBUTES..ATTRIBUTES + 4].copy_from_slice(&attributes(true).to_le_bytes());
+}
+
+/// The names in central headers that [`central_header`] made, each with the length of its header; nothing after the first
+/// that it did not make.
+pub(super) fn central_headers(directory: &[u8]) -> impl Iterator<Item = (&str, usize)> {
     let mut rest = directory;
     std::iter::from_fn(move || {
         let header = rest.get(..CENTRAL_LEN)?;
         let name = usize::from(u16_at(header, 28));
         let extra = usize::from(u16_at(header, 30));
         let text = std::str::from_utf8(rest.get(CENTRAL_LEN..CENTRAL_LEN + name)?).ok()?;
-        rest = rest.get(CENTRAL_LEN + name + extra..)?;
-        Some(text)
+        let length = CENTRAL_LEN + name + extra;
+        rest = rest.get(length..)?;
+        Some((text, length))
     })
 }

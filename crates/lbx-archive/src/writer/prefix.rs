@@ -1,6 +1,7 @@
 //! Archives that begin with the same entries begin with the same bytes, at the same offsets. So these are written and
 //! hashed once, and copied as a whole, by the kernel where it can, into each archive that begins so.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -10,7 +11,7 @@ use rustix::io::Errno;
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest, Sha256};
 
-use super::headers::central_names;
+use super::headers::{central_headers, make_executable};
 use super::{Directory, Entry, Member, Source, WriteError, Written, check, check_next, check_sizes, hashed};
 use crate::format::Packed;
 use crate::name::NameSet;
@@ -56,6 +57,25 @@ impl Prefix {
         Sha256::deserialize(state).ok()
     }
 
+    /// The same with these files executable. Modes are in the central directory alone.
+    pub fn with_executable(&self, names: &[String]) -> Cow<'_, Self> {
+        if names.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let mut prefix = self.clone();
+        let mut at = 0;
+        let lengths: Vec<(usize, bool)> = central_headers(&self.directory)
+            .map(|(name, length)| (length, names.iter().any(|executable| executable == name)))
+            .collect();
+        for (length, executable) in lengths {
+            if executable {
+                make_executable(&mut prefix.directory[at..at + length]);
+            }
+            at += length;
+        }
+        Cow::Owned(prefix)
+    }
+
     /// As bytes, for keeping. What they mean may change with every version of this crate.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(24 + self.sha256.len() + self.directory.len());
@@ -78,7 +98,7 @@ impl Prefix {
             directory: directory.to_vec(),
             sha256: sha256.to_vec(),
         };
-        let is_whole = central_names(directory).count() as u64 == prefix.count;
+        let is_whole = central_headers(directory).count() as u64 == prefix.count;
         (is_whole && prefix.state().is_some()).then_some(prefix)
     }
 }
@@ -129,7 +149,7 @@ pub fn write_after<E: From<WriteError>>(
 ) -> Result<Tail, E> {
     let mut seen = NameSet::with_capacity(names.len());
     // Ours were checked when they were written, and have to be known to the others.
-    central_names(&prefix.directory).try_for_each(|name| check_next(&mut seen, name))?;
+    central_headers(&prefix.directory).try_for_each(|(name, _)| check_next(&mut seen, name))?;
     names.iter().try_for_each(|after| check_next(&mut seen, after.name))?;
     let damaged = || WriteError::Copy(io::Error::from(io::ErrorKind::InvalidData));
     let state = prefix.state().ok_or_else(damaged)?;

@@ -90,6 +90,16 @@ fn without_a_prefix_the_archive_is_the_same() {
 }
 
 #[test]
+fn a_file_of_the_prefix_can_become_executable() {
+    let mut entries = [entry("a.py", b"odd"), entry("b/größe.sh", b"odd"), entry("c.py", b"odd")];
+    let (prefix, file) = prefix_of(&entries);
+    assert_eq!(prefix.with_executable(&[]).as_ref(), &prefix);
+    let changed = prefix.with_executable(&["b/größe.sh".to_owned(), "nobody".to_owned()]);
+    entries[1].executable = true;
+    assert_eq!(after(&changed, Some(&file), &[]).unwrap().0, whole(&entries));
+}
+
+#[test]
 fn a_name_of_the_prefix_is_taken() {
     let (prefix, file) = prefix_of(&[entry("a/b.py", b"a"), entry("c", b"c")]);
     for (name, expected) in [

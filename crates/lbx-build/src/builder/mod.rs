@@ -4,7 +4,7 @@
 //! own: one finds out what the build needs, pip gets that as wheels, and one builds. There the network is a server that
 //! gives nothing and writes down who wanted what. The wheel is kept by all that can change it.
 
-mod cache;
+pub(crate) mod cache;
 mod git;
 mod kitchen;
 pub(crate) mod local;

@@ -98,6 +98,11 @@ impl RequirementFiles {
         self.files.get(path).map(String::as_str)
     }
 
+    /// The paths of the files, with what they select.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
     /// The lines of a file, with the values of variables in them.
     fn lines(&self, path: &str) -> Vec<Line> {
         scan_with(self.get(path).unwrap_or_default(), &|line| self.expand(line))

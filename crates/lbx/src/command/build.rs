@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use lbx_build::{Cancel, Destination, Options, Project, Report};
+use lbx_build::{Basis, Cancel, Destination, Options, Project, Report, Start};
 use lbx_plan::{Architecture, Plan};
 use serde_json::json;
 
 use super::project;
 use super::{host_for, observer};
 use crate::arguments::{Arguments, Build};
+use crate::command::memory::Memory;
 use crate::environment::Environment;
 use crate::exit;
 use crate::failure::Failure;
@@ -26,6 +27,11 @@ pub(crate) fn run(arguments: &Arguments, build: &Build, environment: &Environmen
 }
 
 fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Result<(), Failure> {
+    let memory = Memory::of(build, environment)?;
+    if memory.show_unchanged(output, environment) {
+        return Ok(());
+    }
+    let start = Start::now(&memory.cache_dir);
     let project = project::of(output, &build.what, &build.place, build.output.as_deref(), environment)?;
     let architectures = project::architectures(&project, &build.place);
     let several = architectures.len() > 1;
@@ -35,7 +41,7 @@ fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Re
     for arch in architectures {
         let overrides = project::overrides(&build.place, &build.what.names, Some(arch));
         let plan = Plan::new(&project.config, &project.files, &overrides).map_err(lbx_build::Error::from)?;
-        let mut options = options(build, environment, &project, &plan)?;
+        let mut options = Options { start, ..options(build, environment, &project, &plan)? };
         if several {
             options.aside.push(options.destination.folder().to_owned());
             options.destination = of_its_own(&options.destination, arch)?;
@@ -44,19 +50,21 @@ fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Re
     }
     let cancel = Cancel::new();
     let observer = observer(output);
-    let reports = until_signal(output, &cancel, async {
-        let mut reports = Vec::new();
+    let outcomes = until_signal(output, &cancel, async {
+        let mut outcomes = Vec::new();
         for (plan, options) in plans {
             let (project, host, destination) = (project.clone(), host.clone(), options.destination.clone());
-            let report = lbx_build::build(project, plan, host, options, &cancel, &observer).await?;
-            reports.push((report, destination));
+            let outcome = lbx_build::build(project, plan, host, options, &cancel, &observer).await?;
+            outcomes.push((outcome, destination));
         }
-        Ok(reports)
+        Ok(outcomes)
     })?;
     output.finish();
-    for (report, destination) in &reports {
-        show(output, report, destination, environment);
+    for (outcome, destination) in &outcomes {
+        show(output, &outcome.report, destination, environment);
     }
+    let bases: Vec<Basis> = outcomes.into_iter().map(|(outcome, _)| outcome.basis).collect();
+    memory.remember(start, &bases);
     Ok(())
 }
 
@@ -78,7 +86,7 @@ fn show(output: &Output, report: &Report, destination: &Destination, environment
         let path = destination.zip(&artifact.name);
         output.result(&short_path(&path, &environment.current_dir));
     }
-    output.json(&json!({"reason": "finished", "report": report}));
+    output.json(&json!({"reason": "finished", "unchanged": false, "report": report}));
 }
 
 fn options(
@@ -101,8 +109,8 @@ fn options(
     let (offline, locked) = (build.place.offline, build.locked);
     let from = build.from.as_ref().map(|from| environment.current_dir.join(from));
     let (rebuild, source_date_epoch) = (build.rebuild, epoch(environment)?);
-    let aside = Vec::new();
-    Ok(Options { destination, offline, locked, rebuild, aside, from, limits, source_date_epoch })
+    let (aside, start) = (Vec::new(), Start::default());
+    Ok(Options { destination, offline, locked, rebuild, aside, from, limits, start, source_date_epoch })
 }
 
 /// `SOURCE_DATE_EPOCH` as a number: the specification has it end the program when it is none.

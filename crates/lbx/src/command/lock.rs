@@ -40,6 +40,7 @@ fn try_run(output: &Arc<Output>, lock: &Lock, environment: &Environment) -> Resu
         aside: Vec::new(),
         from: None,
         limits: lock.limits.with_defaults(),
+        start: lbx_build::Start::default(),
         source_date_epoch: None,
     };
     let mut host = host_for(&lock.place, environment)?;

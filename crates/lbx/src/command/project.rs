@@ -43,6 +43,7 @@ pub(super) fn stand_in(output: &Output, place: &Place) -> Config {
             build_image: None,
             system_packages: Vec::new(),
             index_strategy: lbx_plan::IndexStrategy::default(),
+            compression: lbx_plan::Compression::default(),
         },
         defaults: Defaults::default(),
         functions: BTreeMap::new(),

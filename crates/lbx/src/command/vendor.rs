@@ -40,6 +40,7 @@ fn try_run(output: &Arc<Output>, vendor: &Vendor, environment: &Environment) -> 
         aside: Vec::new(),
         from: None,
         limits: vendor.limits.with_defaults(),
+        start: lbx_build::Start::default(),
         source_date_epoch: None,
     };
     let mut host = host_for(&vendor.place, environment)?;

@@ -141,6 +141,7 @@ impl Renderer for Bars {
             | Event::Unlocked { .. }
             | Event::NotReproducible { .. }
             | Event::LockWritten { .. }
+            | Event::Damaged { .. }
             | Event::ResolveRefused { .. } => {
                 if let Some(line) = state.names.line(event, false) {
                     self.say(&format!("lbx: {line}"));

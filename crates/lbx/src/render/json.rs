@@ -63,6 +63,7 @@ fn value(event: &Event) -> Value {
         Event::ResolveFinished { set, wheels, lock } => {
             json!({"reason": "resolve-finished", "set": set, "wheels": wheels, "lock": lock})
         }
+        Event::Damaged { path } => json!({"reason": "damaged", "path": path}),
         Event::ArtifactStarted { artifact } => json!({"reason": "artifact-started", "artifact": artifact}),
         Event::ArtifactFinished { artifact, path, size, files } => {
             json!({"reason": "artifact-finished", "artifact": artifact, "path": path, "size": size, "files": files})

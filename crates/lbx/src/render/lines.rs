@@ -116,6 +116,7 @@ impl Names {
             }
             Event::LockWritten { path, packages, changes } => Some(lock_written(path, *packages, changes)),
             Event::ArtifactStarted { .. } => None,
+            Event::Damaged { path } => Some(super::damaged(path)),
             Event::ArtifactFinished { artifact, size, files, .. } => {
                 let name = name(&self.artifacts, *artifact);
                 Some(format!("built {name}: {}, {}", bytes(*size), count(*files, "file")))

@@ -1,0 +1,442 @@
+//! The dependency part of an artifact: the bytes that its zip begins with, and all that is to be known of them.
+//!
+//! It follows from the wheels and the rules alone, so it is made once, kept, and copied as a whole into every zip that
+//! begins so: `parts/v1/KEY/` in the store has `bytes` and `about`.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lbx_archive::{COMPRESSOR, Compressor, Effort, Entry, Prefix, Timestamp, write_prefix};
+use lbx_plan::prune::Origin;
+use lbx_wheel::{
+    Derived, InstalledFile, Kind as FileKind, OpenWheel, Wheel, WheelError, WheelStore, normalize_name,
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::builder::cache::key;
+use crate::cancel::Cancel;
+use crate::error::Error;
+use crate::event::Event;
+use crate::listing::{Item, LeftOut, Listing};
+use crate::report::{WheelReport, wheel_report};
+use crate::site::Ground;
+use crate::stamp::Stamp;
+
+/// The form of what is kept, counted up whenever it or the meaning of its content changes: the rules, too.
+const FORM: &str = "lbx part 1";
+
+/// All that the dependency part of a zip follows from.
+#[derive(Debug)]
+pub(crate) struct Ingredients<'i> {
+    /// Sorted by name.
+    pub(crate) wheels: &'i [Arc<Wheel>],
+    /// The folder of the zip that they go to: empty, or ending in `/`.
+    pub(crate) prefix: &'i str,
+    /// The packaging tools that nothing requires.
+    pub(crate) unrequired: &'i [String],
+    /// The time that every entry has.
+    pub(crate) stamp: Timestamp,
+    /// How hard files are compressed.
+    pub(crate) effort: Effort,
+}
+
+/// A dependency part.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) about: About,
+    prefix: Prefix,
+    bytes: Option<File>,
+}
+
+/// What is to be known of a part.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct About {
+    pub(crate) wheels: Vec<WheelReport>,
+    /// Whose files they are, in words.
+    owners: Vec<String>,
+    /// The files, sorted by path.
+    pub(crate) files: Vec<PartFile>,
+    pub(crate) left_out: Vec<LeftOut>,
+    /// Their size once unpacked. Bytes.
+    pub(crate) unpacked_size: u64,
+}
+
+/// One file of a part.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartFile {
+    /// Its path in the zip.
+    pub(crate) path: String,
+    /// Index of its owner.
+    owner: u32,
+    pub(crate) executable: bool,
+    /// Bytes, once unpacked.
+    pub(crate) size: u64,
+    /// Bytes in the zip.
+    pub(crate) packed_size: u64,
+    pub(crate) sha256: [u8; 32],
+}
+
+impl About {
+    /// The file at a path.
+    pub(crate) fn find(&self, path: &str) -> Option<&PartFile> {
+        let at = self.files.binary_search_by(|file| file.path.as_str().cmp(path)).ok()?;
+        Some(&self.files[at])
+    }
+
+    /// A file below a folder, if there is one.
+    pub(crate) fn find_below(&self, folder: &str) -> Option<&PartFile> {
+        let below = format!("{folder}/");
+        let at = self.files.partition_point(|file| file.path < below);
+        self.files.get(at).filter(|file| file.path.starts_with(&below))
+    }
+
+    /// Whose a file is.
+    pub(crate) fn owner(&self, file: &PartFile) -> &str {
+        self.owners.get(file.owner as usize).map_or("", String::as_str)
+    }
+}
+
+impl Part {
+    /// The part of an artifact without dependencies.
+    pub(crate) fn empty() -> Self {
+        Self { about: About::default(), prefix: Prefix::empty(), bytes: None }
+    }
+
+    /// What the archive begins with.
+    pub(crate) fn prefix(&self) -> (&Prefix, Option<&File>) {
+        (&self.prefix, self.bytes.as_ref())
+    }
+}
+
+/// The parts that this process has, by key.
+#[derive(Debug, Default)]
+pub(crate) struct Parts(Mutex<HashMap<String, Arc<Mutex<Option<Arc<Part>>>>>>);
+
+impl Parts {
+    /// The part that follows from `of`: the one that is kept, or a new one. Whoever wants the same at the same time waits.
+    pub(crate) fn get(
+        &self,
+        ground: &Ground,
+        wheels: &WheelStore,
+        of: &Ingredients<'_>,
+    ) -> Result<Arc<Part>, Error> {
+        if of.wheels.is_empty() {
+            return Ok(Arc::new(Part::empty()));
+        }
+        let key = of.key();
+        let place = {
+            let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(parts.entry(key.clone()).or_default())
+        };
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(part) = &*place {
+            return Ok(Arc::clone(part));
+        }
+        let kept = Kept { folder: ground.store.root().join("parts/v1").join(&key) };
+        let part = match kept.load(ground)? {
+            Some(part) => part,
+            None => kept.make(ground, wheels, of)?,
+        };
+        Ok(Arc::clone(place.insert(Arc::new(part))))
+    }
+}
+
+impl Ingredients<'_> {
+    /// One word for all of it. What the wheels install follows from their digests and names.
+    fn key(&self) -> String {
+        let stamp = format!("{:?}", self.stamp);
+        let unrequired = self.unrequired.join(" ");
+        let mut parts = vec![FORM, COMPRESSOR, self.effort.recipe(), self.prefix, &stamp, &unrequired];
+        let wheels: Vec<String> =
+            self.wheels.iter().map(|wheel| format!("{} {}", wheel.digest, wheel.filename)).collect();
+        parts.extend(wheels.iter().map(String::as_str));
+        key(&parts)
+    }
+
+    /// The files of all wheels, by the rules.
+    fn list(&self) -> Result<(Vec<Item>, Vec<LeftOut>), Error> {
+        let mut listing = Listing::default();
+        let unrequired: Vec<&str> = self.unrequired.iter().map(String::as_str).collect();
+        for (wheel_index, wheel) in self.wheels.iter().enumerate() {
+            let distribution = normalize_name(&wheel.metadata.name);
+            let owner: Arc<str> = format!("{} {}", wheel.metadata.name, wheel.metadata.version).into();
+            for (file_index, file) in wheel.files.iter().enumerate() {
+                let origin = Origin::Wheel { distribution: &distribution, script: is_script(file) };
+                let item = Item {
+                    path: format!("{}{}", self.prefix, file.path),
+                    owner: Arc::clone(&owner),
+                    executable: file.executable,
+                    size: file.packed.size,
+                    sha256: file.sha256,
+                    wheel: wheel_index,
+                    file: file_index,
+                };
+                listing.add(item, self.prefix, origin, &unrequired)?;
+            }
+        }
+        listing.finish()
+    }
+
+    /// Writes the part to `out`.
+    fn write(&self, forms: &[Form], out: &mut impl Write, path: &Path) -> Result<(Prefix, About), Error> {
+        let (items, left_out) = self.list()?;
+        let entries: Vec<Entry> = items.iter().map(|item| self.entry(forms, item)).collect();
+        let prefix = write_prefix(out, &entries, self.stamp)
+            .map_err(|source| Error::Archive { path: path.to_owned(), source })?;
+        Ok((prefix, self.about(items, &entries, left_out)))
+    }
+
+    fn entry(&self, forms: &[Form], item: &Item) -> Entry {
+        let (wheel, form) = (&self.wheels[item.wheel], &forms[item.wheel]);
+        let file = &wheel.files[item.file];
+        let (name, executable) = (item.path.clone(), item.executable);
+        match form.derived.as_ref().and_then(|derived| Some((derived, derived.pieces.get(&file.path)?))) {
+            Some((derived, piece)) => {
+                Entry { name, executable, packed: piece.packed, source: derived.source(piece) }
+            }
+            None => Entry { name, executable, ..wheel.entry(file, &form.open) },
+        }
+    }
+
+    fn about(&self, items: Vec<Item>, entries: &[Entry], left_out: Vec<LeftOut>) -> About {
+        let mut about = About {
+            wheels: self.wheels.iter().map(|wheel| wheel_report(wheel)).collect(),
+            unpacked_size: items.iter().map(|item| item.size).sum(),
+            left_out,
+            ..About::default()
+        };
+        let mut indices: HashMap<Arc<str>, u32> = HashMap::new();
+        for (item, entry) in items.into_iter().zip(entries) {
+            let owner = *indices.entry(Arc::clone(&item.owner)).or_insert_with(|| {
+                about.owners.push(item.owner.to_string());
+                u32::try_from(about.owners.len() - 1).unwrap_or(u32::MAX)
+            });
+            about.files.push(PartFile {
+                path: item.path,
+                owner,
+                executable: item.executable,
+                size: item.size,
+                packed_size: entry.packed.compressed_size,
+                sha256: item.sha256,
+            });
+        }
+        about
+    }
+}
+
+/// Writes the zip of a set of wheels alone, by the rules that hold for all: the dependency part of an artifact.
+pub fn pack_wheels<W: Write>(
+    wheels: &[Arc<Wheel>],
+    prefix: &str,
+    out: &mut W,
+) -> Result<lbx_archive::Written, Error> {
+    let unrequired = crate::archive::unrequired(wheels, &[])?;
+    let (stamp, effort) = (Timestamp::default(), Effort::default());
+    let of = Ingredients { wheels, prefix, unrequired: &unrequired, stamp, effort };
+    let (items, _) = of.list()?;
+    let forms = wheels.iter().map(|wheel| Form::as_it_is(wheel)).collect::<Result<Vec<_>, _>>()?;
+    let entries: Vec<Entry> = items.iter().map(|item| of.entry(&forms, item)).collect();
+    lbx_archive::write(out, &entries, of.stamp)
+        .map_err(|source| Error::Archive { path: PathBuf::from("-"), source })
+}
+
+/// The bytes of a wheel's files.
+struct Form {
+    open: OpenWheel,
+    /// What is taken in place of the wheel's own.
+    derived: Option<Derived>,
+}
+
+impl Form {
+    fn as_it_is(wheel: &Wheel) -> Result<Self, Error> {
+        let open = wheel.open().map_err(|source| Error::wheel(wheel.filename.to_string(), source))?;
+        Ok(Self { open, derived: None })
+    }
+
+    fn of(store: &WheelStore, wheel: &Wheel, effort: Effort, cancel: &Cancel) -> Result<Self, Error> {
+        let as_it_is = Self::as_it_is(wheel)?;
+        if effort == Effort::Fast {
+            return Ok(as_it_is);
+        }
+        let recipe = format!("smaller-{}", effort.recipe().replace(['/', '+'], "-"));
+        let derived = store
+            .derived(wheel, &recipe, &|| !cancel.is_cancelled(), || Compressor::new(effort), smaller)
+            .map_err(|source| match source {
+                WheelError::Interrupted => Error::Interrupted,
+                source => Error::wheel(wheel.filename.to_string(), source),
+            })?;
+        Ok(Self { derived: Some(derived), ..as_it_is })
+    }
+}
+
+/// A file in fewer bytes than its wheel has, if it can be had in fewer.
+fn smaller(
+    compressor: &mut Compressor,
+    file: &InstalledFile,
+    content: Vec<u8>,
+) -> Result<Vec<lbx_wheel::Made>, WheelError> {
+    let (packed, bytes) = compressor.compress(&content);
+    let is_smaller = packed.compressed_size < file.packed.compressed_size;
+    let made = || lbx_wheel::Made { path: file.path.clone(), packed, sha256: file.sha256, bytes };
+    Ok(is_smaller.then(made).into_iter().collect())
+}
+
+/// Scripts are those that the wheel says are, and whatever data it puts beside them.
+fn is_script(file: &InstalledFile) -> bool {
+    match file.kind {
+        FileKind::Script { .. } => true,
+        FileKind::Data => file.path.starts_with("bin/"),
+        _ => false,
+    }
+}
+
+/// A part in the store.
+struct Kept {
+    folder: PathBuf,
+}
+
+/// What is beside the bytes, with what must still be true of them.
+#[derive(Serialize, Deserialize)]
+struct Sheet {
+    stamp: Stamp,
+    about: About,
+}
+
+impl Kept {
+    fn bytes(&self) -> PathBuf {
+        self.folder.join("bytes")
+    }
+
+    fn sheet(&self) -> PathBuf {
+        self.folder.join("about")
+    }
+
+    /// The part, if it is there, and as it was.
+    fn load(&self, ground: &Ground) -> Result<Option<Part>, Error> {
+        let (Some(text), Some(bytes)) =
+            (present(fs_err::read(self.sheet()))?, present(open_file(&self.bytes()))?)
+        else {
+            return Ok(None);
+        };
+        let Some((prefix, Sheet { stamp, about })) = decode(&text) else {
+            return self.damaged(ground);
+        };
+        let now = Stamp::of(&bytes.metadata()?);
+        if now != stamp {
+            // Copied to another place perhaps, with the rest of the store.
+            if !has_hash(&bytes, &prefix)? {
+                return self.damaged(ground);
+            }
+            let sheet = Sheet { stamp: now, about };
+            self.write_sheet(ground, &prefix, &sheet)?;
+            return Ok(Some(Part { about: sheet.about, prefix, bytes: Some(bytes) }));
+        }
+        Ok(Some(Part { about, prefix, bytes: Some(bytes) }))
+    }
+
+    /// Says that it is not as it was, and removes it.
+    fn damaged(&self, ground: &Ground) -> Result<Option<Part>, Error> {
+        ground.tell(Event::Damaged { path: self.folder.clone() });
+        let scratch = ground.store.scratch().map_err(Error::store)?;
+        // By rename, so that no one finds half of it; somebody else may have been faster.
+        present(fs_err::rename(&self.folder, scratch.path("damaged")))?;
+        Ok(None)
+    }
+
+    fn make(&self, ground: &Ground, wheels: &WheelStore, of: &Ingredients<'_>) -> Result<Part, Error> {
+        let form = |wheel: &Arc<Wheel>| Form::of(wheels, wheel, of.effort, &ground.cancel);
+        let forms = of.wheels.iter().map(form).collect::<Result<Vec<_>, _>>()?;
+        let scratch = ground.store.scratch().map_err(Error::store)?;
+        let new = Self { folder: scratch.path("part") };
+        fs_err::create_dir(&new.folder)?;
+        let mut file =
+            fs_err::OpenOptions::new().read(true).write(true).create_new(true).open(new.bytes())?;
+        let (prefix, about) = of.write(&forms, &mut file, &self.folder)?;
+        let bytes = file.into_file();
+        let sheet = Sheet { stamp: Stamp::of(&bytes.metadata()?), about };
+        fs_err::write(new.sheet(), encode(&prefix, &sheet))?;
+        fs_err::create_dir_all(self.folder.parent().unwrap_or(Path::new("/")))?;
+        match fs_err::rename(&new.folder, &self.folder) {
+            // Someone else was faster; theirs is as good, and ours is open.
+            Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
+            }
+            renamed => renamed?,
+        }
+        Ok(Part { about: sheet.about, prefix, bytes: Some(bytes) })
+    }
+
+    fn write_sheet(&self, ground: &Ground, prefix: &Prefix, sheet: &Sheet) -> Result<(), Error> {
+        let scratch = ground.store.scratch().map_err(Error::store)?;
+        let new = scratch.path("about");
+        fs_err::write(&new, encode(prefix, sheet))?;
+        Ok(fs_err::rename(new, self.sheet())?)
+    }
+}
+
+fn open_file(path: &Path) -> std::io::Result<File> {
+    fs_err::File::open(path).map(fs_err::File::into_file)
+}
+
+/// Nothing, where there is nothing.
+fn present<T>(found: std::io::Result<T>) -> Result<Option<T>, Error> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn has_hash(file: &File, prefix: &Prefix) -> Result<bool, Error> {
+    if file.metadata()?.len() != prefix.size() {
+        return Ok(false);
+    }
+    let mut sha256 = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let count = file.read_at(&mut buffer, at)?;
+        if count == 0 {
+            return Ok(<[u8; 32]>::from(sha256.finalize()) == prefix.sha256());
+        }
+        sha256.update(&buffer[..count]);
+        at += count as u64;
+    }
+}
+
+/// A line, a checksum of the rest, the length of the prefix, the prefix, and the sheet.
+fn encode(prefix: &Prefix, sheet: &Sheet) -> Vec<u8> {
+    let prefix = prefix.to_bytes();
+    let mut body = (prefix.len() as u64).to_le_bytes().to_vec();
+    body.extend_from_slice(&prefix);
+    // Nothing in these types can fail: they have lengths, and no foreign types.
+    body.extend_from_slice(&postcard::to_allocvec(sheet).unwrap_or_default());
+    let mut bytes = format!("{FORM}\n").into_bytes();
+    bytes.extend_from_slice(&checksum(&body).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// None for anything but what [`encode`] gave.
+fn decode(bytes: &[u8]) -> Option<(Prefix, Sheet)> {
+    let rest = bytes.strip_prefix(FORM.as_bytes())?.strip_prefix(b"\n")?;
+    let (sum, body) = rest.split_at_checked(4)?;
+    if checksum(body).to_le_bytes() != *sum {
+        return None;
+    }
+    let (len, rest) = body.split_at_checked(8)?;
+    let len = usize::try_from(u64::from_le_bytes(len.try_into().ok()?)).ok()?;
+    let (prefix, sheet) = rest.split_at_checked(len)?;
+    Some((Prefix::from_bytes(prefix)?, postcard::from_bytes(sheet).ok()?))
+}
+
+/// Against accidents, and fast: whoever can write to the store needs no accident.
+fn checksum(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}

@@ -1,0 +1,177 @@
+//! The part of an artifact that is the user's own: sources and includes, in one list, with what is known of them from the
+//! build before, so that only what has changed is read and compressed.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as MapEntry;
+use std::fs::File;
+use std::sync::Arc;
+
+use lbx_archive::{Packed, Source};
+use lbx_plan::prune::{self, Origin};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::archive::Part as SourcePart;
+use crate::dependencies::{About, PartFile};
+use crate::error::Error;
+use crate::listing::{LeftOut, conflict, folder_conflict, folders_of};
+use crate::source::SourceFile;
+use crate::stamp::Stamp;
+
+/// The user's own files of an artifact.
+#[derive(Debug, Default)]
+pub(crate) struct Own<'s> {
+    /// By path in the zip.
+    pub(crate) files: BTreeMap<String, OwnFile<'s>>,
+    pub(crate) left_out: Vec<LeftOut>,
+    /// Files of the dependencies, by path, that the user's own equal ones make executable.
+    pub(crate) made_executable: Vec<String>,
+}
+
+/// One file of the user's own.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnFile<'s> {
+    /// The source or include that it is of, as the configuration names it.
+    owner: &'s str,
+    pub(crate) file: &'s SourceFile,
+    pub(crate) executable: bool,
+}
+
+impl<'s> Own<'s> {
+    /// Lists what the sources and includes have, by the rules. Equal bytes at one path are one file, and others an error.
+    pub(crate) fn list(parts: &'s [SourcePart]) -> Result<Self, Error> {
+        let mut own = Self::default();
+        for part in parts {
+            for folder in &part.tree.passed_over {
+                let path = format!("{}{folder}", part.prefix);
+                let (owner, rule) = (part.name.clone(), prune::Rule::ToolFiles);
+                own.left_out.push(LeftOut { path, owner, rule, size: 0 });
+            }
+            part.tree.files.iter().try_for_each(|file| own.add(part, file))?;
+        }
+        for (path, file) in &own.files {
+            if let Some((folder, first)) = folders_of(path).find_map(|folder| own.files.get_key_value(folder))
+            {
+                return Err(folder_conflict(folder, first.owner, file.owner));
+            }
+        }
+        Ok(own)
+    }
+
+    fn add(&mut self, part: &'s SourcePart, file: &'s SourceFile) -> Result<(), Error> {
+        let path = format!("{}{}", part.prefix, file.path);
+        if let Some(rule) = prune::verdict(&file.path, Origin::Source, &[]) {
+            let (owner, size) = (part.name.clone(), file.stamp.size);
+            self.left_out.push(LeftOut { path, owner, rule, size });
+            return Ok(());
+        }
+        let new = OwnFile { owner: &part.name, file, executable: file.executable };
+        match self.files.entry(path) {
+            MapEntry::Vacant(vacant) => {
+                vacant.insert(new);
+            }
+            MapEntry::Occupied(mut first) => {
+                if first.get().file.location != file.location && hash(first.get().file)? != hash(file)? {
+                    return Err(conflict(first.key().clone(), first.get().owner, new.owner));
+                }
+                first.get_mut().executable |= new.executable;
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds the files against those of the dependencies, which come first: what both have with equal bytes is theirs.
+    pub(crate) fn beside(&mut self, dependencies: &About) -> Result<(), Error> {
+        let mut theirs = Vec::new();
+        for (path, own) in &self.files {
+            if let Some(file) = dependencies.find(path) {
+                self.check_equal(file, dependencies.owner(file), own)?;
+                theirs.push(path.clone());
+                if own.executable && !file.executable {
+                    self.made_executable.push(path.clone());
+                }
+            } else if let Some(file) = dependencies.find_below(path) {
+                return Err(folder_conflict(path, own.owner, dependencies.owner(file)));
+            } else if let Some(file) = folders_of(path).find_map(|folder| dependencies.find(folder)) {
+                return Err(folder_conflict(&file.path, dependencies.owner(file), own.owner));
+            }
+        }
+        for path in theirs {
+            self.files.remove(&path);
+        }
+        Ok(())
+    }
+
+    fn check_equal(&self, file: &PartFile, owner: &str, own: &OwnFile<'_>) -> Result<(), Error> {
+        let _ = self;
+        if own.file.stamp.size == file.size && hash(own.file)? == file.sha256 {
+            return Ok(());
+        }
+        Err(conflict(file.path.clone(), owner, own.owner))
+    }
+}
+
+fn hash(file: &SourceFile) -> Result<[u8; 32], Error> {
+    let mut sha256 = Sha256::new();
+    std::io::copy(&mut fs_err::File::open(&file.location)?, &mut HashWriter(&mut sha256))?;
+    Ok(sha256.finalize().into())
+}
+
+struct HashWriter<'h>(&'h mut Sha256);
+
+impl std::io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is known of an artifact's own files after it was built.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Before {
+    /// What compressed them.
+    pub(crate) recipe: String,
+    /// The zip.
+    pub(crate) zip: Option<Stamp>,
+    /// By path in the zip.
+    pub(crate) files: BTreeMap<String, Packet>,
+}
+
+/// The compressed bytes of a file in a zip.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Packet {
+    /// The file that was compressed; none when it had been changed too lately for its stamp to tell.
+    pub(crate) stamp: Option<Stamp>,
+    is_deflated: bool,
+    crc32: u32,
+    size: u64,
+    packed_size: u64,
+    /// Where the bytes begin.
+    offset: u64,
+}
+
+impl Packet {
+    pub(crate) fn new(stamp: Option<Stamp>, packed: Packed, offset: u64) -> Self {
+        Self {
+            stamp,
+            is_deflated: packed.method == lbx_archive::Method::Deflated,
+            crc32: packed.crc32,
+            size: packed.size,
+            packed_size: packed.compressed_size,
+            offset,
+        }
+    }
+
+    /// The bytes, in the zip that is `file`.
+    pub(crate) fn content(&self, file: &Arc<File>) -> (Packed, Source) {
+        let method =
+            if self.is_deflated { lbx_archive::Method::Deflated } else { lbx_archive::Method::Stored };
+        let (crc32, size, compressed_size) = (self.crc32, self.size, self.packed_size);
+        let packed = Packed { method, crc32, compressed_size, size };
+        (packed, Source::Range { file: Arc::clone(file), offset: self.offset })
+    }
+}

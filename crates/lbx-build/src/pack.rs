@@ -1,0 +1,322 @@
+//! Compressing files, many at once, for a writer that takes them one after the other: in order, with as much in memory as
+//! is under way, and no more.
+//!
+//! What is small goes through libdeflate in one piece, because its output must not depend on how bytes come. What is large
+//! is compressed piece by piece into a file without a name.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use lbx_archive::{Compressor, Effort, LARGE, Method, Packed, Source, compress_large};
+
+use crate::cancel::Cancel;
+use crate::error::Error;
+
+/// A file to be compressed.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// Where it is.
+    pub(crate) location: PathBuf,
+    /// How large it was when it was looked at. Bytes.
+    pub(crate) size: u64,
+}
+
+/// Where and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Means<'m> {
+    pub(crate) effort: Effort,
+    /// A folder for large files, until they are written.
+    pub(crate) scratch: &'m Path,
+    pub(crate) cancel: &'m Cancel,
+    /// How many at once.
+    pub(crate) threads: usize,
+}
+
+/// The bytes of one file.
+pub(crate) type Content = (Packed, Source);
+
+/// How many bytes of files may be under way, beside the one that is waited for.
+const UNDER_WAY: u64 = 8 << 20;
+/// A thread takes so many bytes or files at once: less, and it would spend its time on taking.
+const BATCH: u64 = 256 << 10;
+const BATCH_FILES: usize = 64;
+/// What is so little is not worth a thread.
+const LITTLE: u64 = 128 << 10;
+
+/// Compresses `wanted`, and gives `take` a function that waits for the next one, in their order.
+pub(crate) fn pack<T>(
+    wanted: &[Wanted],
+    means: &Means<'_>,
+    take: impl FnOnce(&mut dyn FnMut() -> Result<Content, Error>) -> T,
+) -> T {
+    let total: u64 = wanted.iter().map(|wanted| wanted.size).sum();
+    if means.threads < 2 || total < LITTLE {
+        let mut compressor = Compressor::new(means.effort);
+        let mut files = wanted.iter();
+        // Never asked more often than there are files.
+        return take(&mut || {
+            let next = files.next().ok_or(Error::Interrupted)?;
+            compress(next, &mut compressor, means)
+        });
+    }
+    let batches = batches(wanted);
+    let line = Line { batches: &batches, wanted, means, state: Mutex::default(), moved: Condvar::new() };
+    std::thread::scope(|scope| {
+        for _ in 0..means.threads.min(batches.len()) {
+            scope.spawn(|| line.work());
+        }
+        // Whatever happens to the writer, nobody may wait for it.
+        let _close = Close(&line);
+        let mut at = 0;
+        let mut batch = Vec::new().into_iter();
+        take(&mut || {
+            loop {
+                if let Some(content) = batch.next() {
+                    return content;
+                }
+                batch = line.next(at).into_iter();
+                at += 1;
+            }
+        })
+    })
+}
+
+/// Ranges of files that are taken together.
+fn batches(wanted: &[Wanted]) -> Vec<std::ops::Range<usize>> {
+    let mut batches = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (at, file) in wanted.iter().enumerate() {
+        bytes += file.size;
+        if bytes >= BATCH || at + 1 - start >= BATCH_FILES {
+            batches.push(start..at + 1);
+            (start, bytes) = (at + 1, 0);
+        }
+    }
+    if start < wanted.len() {
+        batches.push(start..wanted.len());
+    }
+    batches
+}
+
+/// What threads have in common that compress, and the one that writes.
+struct Line<'l> {
+    batches: &'l [std::ops::Range<usize>],
+    wanted: &'l [Wanted],
+    means: &'l Means<'l>,
+    state: Mutex<State>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The next batch that nobody has taken.
+    next: usize,
+    /// The batch that is waited for, or will be.
+    written: usize,
+    /// Bytes of files that were taken and not yet written.
+    under_way: u64,
+    done: BTreeMap<usize, Vec<Result<Content, Error>>>,
+    closed: bool,
+}
+
+struct Close<'c, 'l>(&'c Line<'l>);
+
+impl Drop for Close<'_, '_> {
+    fn drop(&mut self) {
+        self.0.state().closed = true;
+        self.0.moved.notify_all();
+    }
+}
+
+impl Line<'_> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'g>(&self, state: MutexGuard<'g, State>) -> MutexGuard<'g, State> {
+        self.moved.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of a batch that are in memory: of large files, hardly any are.
+    fn bytes(&self, batch: usize) -> u64 {
+        let files = &self.wanted[self.batches[batch].clone()];
+        files.iter().map(|file| if file.size < LARGE { file.size } else { 2 << 20 }).sum()
+    }
+
+    /// Takes one batch after the other until there are no more.
+    fn work(&self) {
+        let mut compressor = Compressor::new(self.means.effort);
+        while let Some(batch) = self.take() {
+            let files = &self.wanted[self.batches[batch].clone()];
+            let done = files.iter().map(|file| compress(file, &mut compressor, self.means)).collect();
+            self.state().done.insert(batch, done);
+            self.moved.notify_all();
+        }
+    }
+
+    fn take(&self) -> Option<usize> {
+        let mut state = self.state();
+        loop {
+            let batch = state.next;
+            if state.closed || batch == self.batches.len() {
+                return None;
+            }
+            let bytes = self.bytes(batch);
+            if batch == state.written || state.under_way + bytes <= UNDER_WAY {
+                state.next += 1;
+                state.under_way += bytes;
+                return Some(batch);
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// Waits for a batch.
+    fn next(&self, batch: usize) -> Vec<Result<Content, Error>> {
+        if batch == self.batches.len() {
+            return vec![Err(Error::Interrupted)];
+        }
+        let mut state = self.state();
+        state.written = batch;
+        self.moved.notify_all();
+        loop {
+            if let Some(done) = state.done.remove(&batch) {
+                state.under_way -= self.bytes(batch);
+                state.written = batch + 1;
+                self.moved.notify_all();
+                return done;
+            }
+            state = self.wait(state);
+        }
+    }
+}
+
+/// Reads and compresses a file.
+fn compress(wanted: &Wanted, compressor: &mut Compressor, means: &Means<'_>) -> Result<Content, Error> {
+    means.cancel.check()?;
+    if wanted.size >= LARGE {
+        return compress_by_pieces(&wanted.location, means);
+    }
+    let bytes = fs_err::read(&wanted.location)?;
+    let (packed, compressed) = compressor.compress(&bytes);
+    Ok((packed, Source::Memory(compressed.into())))
+}
+
+fn compress_by_pieces(location: &Path, means: &Means<'_>) -> Result<Content, Error> {
+    let mut input = fs_err::File::open(location)?;
+    let mut out = tempfile::tempfile_in(means.scratch)?;
+    let packed = compress_large(Cancelled(input.file(), means.cancel), &mut out, means.effort);
+    let packed = packed.map_err(|error| means.cancel.check().err().unwrap_or_else(|| error.into()))?;
+    if packed.compressed_size < packed.size {
+        return Ok((packed, Source::Range { file: Arc::new(out), offset: 0 }));
+    }
+    // As it is, then; and as it is now, whatever it was when it was read first.
+    out.seek(SeekFrom::Start(0))?;
+    out.set_len(0)?;
+    input.seek(SeekFrom::Start(0))?;
+    let mut crc = flate2::CrcWriter::new(&mut out);
+    let size = std::io::copy(&mut Cancelled(input.file(), means.cancel), &mut crc)
+        .map_err(|error| means.cancel.check().err().unwrap_or_else(|| error.into()))?;
+    let packed = Packed { method: Method::Stored, crc32: crc.crc().sum(), compressed_size: size, size };
+    drop(crc);
+    Ok((packed, Source::Range { file: Arc::new(out), offset: 0 }))
+}
+
+/// A file that is read until the build is given up.
+struct Cancelled<'c>(&'c File, &'c Cancel);
+
+impl Read for Cancelled<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.1.is_cancelled() {
+            return Err(std::io::Error::other("given up"));
+        }
+        self.0.read(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(folder: &Path, contents: &[Vec<u8>]) -> Vec<Wanted> {
+        let write = |(at, content): (usize, &Vec<u8>)| {
+            let location = folder.join(at.to_string());
+            fs_err::write(&location, content).unwrap();
+            Wanted { location, size: content.len() as u64 }
+        };
+        contents.iter().enumerate().map(write).collect()
+    }
+
+    fn all(wanted: &[Wanted], means: &Means<'_>) -> Vec<Result<Vec<u8>, String>> {
+        pack(wanted, means, |next| {
+            let one = |_: &Wanted| {
+                next().map(|(packed, source)| bytes_of(packed, &source)).map_err(|error| error.to_string())
+            };
+            wanted.iter().map(one).collect()
+        })
+    }
+
+    fn bytes_of(packed: Packed, source: &Source) -> Vec<u8> {
+        match source {
+            Source::Memory(bytes) => bytes.to_vec(),
+            Source::Range { file, offset } => {
+                let mut bytes = vec![0; usize::try_from(packed.compressed_size).unwrap()];
+                std::os::unix::fs::FileExt::read_exact_at(&**file, &mut bytes, *offset).unwrap();
+                bytes
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_and_the_bytes_are_the_same_with_any_number_of_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let content = |at: usize| format!("{at} ").repeat(at * 97 % 30_000).into_bytes();
+        let wanted = wanted(folder.path(), &(0..300).map(content).collect::<Vec<_>>());
+        let cancel = Cancel::new();
+        let with = |threads| Means { effort: Effort::Fast, scratch: folder.path(), cancel: &cancel, threads };
+        let one = all(&wanted, &with(1));
+        assert_eq!(one, all(&wanted, &with(2)));
+        assert_eq!(one, all(&wanted, &with(7)));
+        assert_eq!(one[5].as_ref().unwrap(), &lbx_archive::compress(&content(5)).1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error_in_its_place_and_nobody_waits_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut wanted = wanted(folder.path(), &vec![b"x".repeat(10_000); 200]);
+        wanted[150].location = folder.path().join("gone");
+        let cancel = Cancel::new();
+        let means = Means { effort: Effort::Fast, scratch: folder.path(), cancel: &cancel, threads: 3 };
+        let all = all(&wanted, &means);
+        assert!(all[150].as_ref().unwrap_err().contains("gone"));
+        assert_eq!(all.iter().filter(|one| one.is_ok()).count(), 199);
+        // A writer that gives up after the first.
+        assert!(pack(&wanted, &means, |next| next().is_ok()));
+    }
+
+    #[test]
+    fn large_files_that_do_not_shrink_are_stored_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = 1_u64;
+        let noise = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state.to_be_bytes()[0]
+        };
+        let noise: Vec<u8> = (0..=LARGE).map(noise).collect();
+        let text = b"import os\n".repeat(usize::try_from(LARGE / 10).unwrap() + 1);
+        let wanted = wanted(folder.path(), &[noise.clone(), text.clone()]);
+        let cancel = Cancel::new();
+        let means = Means { effort: Effort::Fast, scratch: folder.path(), cancel: &cancel, threads: 2 };
+        let contents = pack(&wanted, &means, |next| [next().unwrap(), next().unwrap()]);
+        assert_eq!(contents[0].0.method, Method::Stored);
+        assert_eq!(bytes_of(contents[0].0, &contents[0].1), noise);
+        let mut crc = flate2::Crc::new();
+        crc.update(&noise);
+        assert_eq!(contents[0].0.crc32, crc.sum());
+        assert_eq!(contents[1].0.method, Method::Deflated);
+        assert_eq!(contents[1].0.size, text.len() as u64);
+    }
+}

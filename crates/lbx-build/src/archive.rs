@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lbx_archive::{After, Effort, Tail, Timestamp, WriteError};
-use lbx_plan::prune::{self, Requirer};
+use lbx_plan::prune::{self, Policy, Requirer};
 use lbx_plan::{Artifact, Compression, Kind, Plan};
 use lbx_wheel::{Wheel, normalize_name};
 
@@ -113,10 +113,12 @@ pub(crate) fn build(
     let wheels = set.map_or(&[][..], |set| &set.wheels);
     let parts = context.parts.get(index).map_or(&[][..], Vec::as_slice);
     let stamp = context.options.source_date_epoch.map_or_else(Timestamp::default, Timestamp::from_unix);
-    let (prefix, unrequired) = (artifact.kind.prefix(), unrequired(wheels, parts)?);
-    let of = Ingredients { wheels, prefix, unrequired: &unrequired, stamp, effort: effort(context) };
+    let (prefix, effort) = (artifact.kind.prefix(), effort(context));
+    let mut policy = Policy::new(&artifact.prune);
+    policy.drop_tools(unrequired(wheels, parts)?);
+    let of = Ingredients { wheels, prefix, policy: &policy, stamp, effort };
     let dependencies = context.dependencies.get(&context.ground, &context.wheels, &of)?;
-    let mut own = Own::list(parts)?;
+    let mut own = Own::list(parts, &policy)?;
     own.beside(&dependencies.about)?;
     if own.files.is_empty() && dependencies.about.files.is_empty() {
         return Err(Error::Empty { kind: artifact.kind.word(), name: artifact.name.clone() });

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lbx_archive::{COMPRESSOR, Compressor, Effort, Entry, Prefix, Timestamp, write_prefix};
-use lbx_plan::prune::Origin;
+use lbx_plan::prune::{Distribution, Origin, Policy};
 use lbx_wheel::{
     Derived, InstalledFile, Kind as FileKind, OpenWheel, Wheel, WheelError, WheelStore, normalize_name,
 };
@@ -37,8 +37,8 @@ pub(crate) struct Ingredients<'i> {
     pub(crate) wheels: &'i [Arc<Wheel>],
     /// The folder of the zip that they go to: empty, or ending in `/`.
     pub(crate) prefix: &'i str,
-    /// The packaging tools that nothing requires.
-    pub(crate) unrequired: &'i [String],
+    /// What is left out.
+    pub(crate) policy: &'i Policy,
     /// The time that every entry has.
     pub(crate) stamp: Timestamp,
     /// How hard files are compressed.
@@ -150,8 +150,8 @@ impl Ingredients<'_> {
     /// One word for all of it. What the wheels install follows from their digests and names.
     fn key(&self) -> String {
         let stamp = format!("{:?}", self.stamp);
-        let unrequired = self.unrequired.join(" ");
-        let mut parts = vec![FORM, COMPRESSOR, self.effort.recipe(), self.prefix, &stamp, &unrequired];
+        let policy = self.policy.key();
+        let mut parts = vec![FORM, COMPRESSOR, self.effort.recipe(), self.prefix, &stamp, &policy];
         let wheels: Vec<String> =
             self.wheels.iter().map(|wheel| format!("{} {}", wheel.digest, wheel.filename)).collect();
         parts.extend(wheels.iter().map(String::as_str));
@@ -161,9 +161,12 @@ impl Ingredients<'_> {
     /// The files of all wheels, by the rules.
     fn list(&self) -> Result<(Vec<Item>, Vec<LeftOut>), Error> {
         let mut listing = Listing::default();
-        let unrequired: Vec<&str> = self.unrequired.iter().map(String::as_str).collect();
+        let mut policy = self.policy.clone();
         for (wheel_index, wheel) in self.wheels.iter().enumerate() {
             let distribution = normalize_name(&wheel.metadata.name);
+            let requires = &wheel.metadata.requires_dist;
+            let paths = wheel.files.iter().map(|file| file.path.as_str());
+            policy.prepare(Distribution { name: &distribution, requires }, paths);
             let owner: Arc<str> = format!("{} {}", wheel.metadata.name, wheel.metadata.version).into();
             for (file_index, file) in wheel.files.iter().enumerate() {
                 let origin = Origin::Wheel { distribution: &distribution, script: is_script(file) };
@@ -176,7 +179,7 @@ impl Ingredients<'_> {
                     wheel: wheel_index,
                     file: file_index,
                 };
-                listing.add(item, self.prefix, origin, &unrequired)?;
+                listing.add(item, self.prefix, origin, &policy)?;
             }
         }
         listing.finish()
@@ -235,9 +238,10 @@ pub fn pack_wheels<W: Write>(
     prefix: &str,
     out: &mut W,
 ) -> Result<lbx_archive::Written, Error> {
-    let unrequired = crate::archive::unrequired(wheels, &[])?;
+    let mut policy = Policy::default();
+    policy.drop_tools(crate::archive::unrequired(wheels, &[])?);
     let (stamp, effort) = (Timestamp::default(), Effort::default());
-    let of = Ingredients { wheels, prefix, unrequired: &unrequired, stamp, effort };
+    let of = Ingredients { wheels, prefix, policy: &policy, stamp, effort };
     let (items, _) = of.list()?;
     let forms = wheels.iter().map(|wheel| Form::as_it_is(wheel)).collect::<Result<Vec<_>, _>>()?;
     let entries: Vec<Entry> = items.iter().map(|item| of.entry(&forms, item)).collect();

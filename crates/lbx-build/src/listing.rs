@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
 use std::sync::Arc;
 
-use lbx_plan::prune::{self, Rule};
+use lbx_plan::prune::{self, Policy, Rule, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -53,17 +53,17 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Adds a file, unless a rule leaves it out. `origin` and `unrequired` are what the rules ask for,
+    /// Adds a file, unless a rule leaves it out. `origin` and `policy` are what the rules ask for,
     /// and `prefix` is the folder of the zip that rules do not see, such as `python/`.
     pub(crate) fn add(
         &mut self,
         item: Item,
         prefix: &str,
         origin: prune::Origin<'_>,
-        unrequired: &[&str],
+        policy: &Policy,
     ) -> Result<(), Error> {
         let installed = item.path.strip_prefix(prefix).unwrap_or(&item.path);
-        if let Some(rule) = prune::verdict(installed, origin, unrequired) {
+        if let Verdict::Drop(rule) = prune::verdict(installed, origin, policy) {
             let (owner, size) = (item.owner.to_string(), item.size);
             self.left_out.push(LeftOut { path: item.path, owner, rule, size });
             return Ok(());
@@ -134,7 +134,7 @@ mod tests {
 
     fn listing(items: &[Item]) -> Result<(Vec<Item>, Vec<LeftOut>), Error> {
         let mut listing = Listing::default();
-        items.iter().try_for_each(|item| listing.add(item.clone(), "", WHEEL, &[]))?;
+        items.iter().try_for_each(|item| listing.add(item.clone(), "", WHEEL, &Policy::default()))?;
         listing.finish()
     }
 
@@ -179,7 +179,7 @@ mod tests {
         let mut listing = Listing::default();
         for owner in ["a 1", "b 1"] {
             let record = item("python/a-1.dist-info/RECORD", owner, owner.as_bytes()[0]);
-            listing.add(record, "python/", WHEEL, &[]).unwrap();
+            listing.add(record, "python/", WHEEL, &Policy::default()).unwrap();
         }
         let (items, left_out) = listing.finish().unwrap();
         assert!(items.is_empty());

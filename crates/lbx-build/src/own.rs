@@ -7,7 +7,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use lbx_archive::{Packed, Source};
-use lbx_plan::prune::{self, Origin};
+use lbx_plan::prune::{self, Origin, Policy, Verdict};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -39,7 +39,7 @@ pub(crate) struct OwnFile<'s> {
 
 impl<'s> Own<'s> {
     /// Lists what the sources and includes have, by the rules. Equal bytes at one path are one file, and others an error.
-    pub(crate) fn list(parts: &'s [SourcePart]) -> Result<Self, Error> {
+    pub(crate) fn list(parts: &'s [SourcePart], policy: &Policy) -> Result<Self, Error> {
         let mut own = Self::default();
         for part in parts {
             for folder in &part.tree.passed_over {
@@ -47,7 +47,7 @@ impl<'s> Own<'s> {
                 let (owner, rule) = (part.name.clone(), prune::Rule::ToolFiles);
                 own.left_out.push(LeftOut { path, owner, rule, size: 0 });
             }
-            part.tree.files.iter().try_for_each(|file| own.add(part, file))?;
+            part.tree.files.iter().try_for_each(|file| own.add(part, file, policy))?;
         }
         for (path, file) in &own.files {
             if let Some((folder, first)) = folders_of(path).find_map(|folder| own.files.get_key_value(folder))
@@ -58,9 +58,9 @@ impl<'s> Own<'s> {
         Ok(own)
     }
 
-    fn add(&mut self, part: &'s SourcePart, file: &'s SourceFile) -> Result<(), Error> {
+    fn add(&mut self, part: &'s SourcePart, file: &'s SourceFile, policy: &Policy) -> Result<(), Error> {
         let path = format!("{}{}", part.prefix, file.path);
-        if let Some(rule) = prune::verdict(&file.path, Origin::Source, &[]) {
+        if let Verdict::Drop(rule) = prune::verdict(&file.path, Origin::Source, policy) {
             let (owner, size) = (part.name.clone(), file.stamp.size);
             self.left_out.push(LeftOut { path, owner, rule, size });
             return Ok(());

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::Architectures;
 use crate::position::{At, Position};
+use crate::prune::{RuntimeProvided, Set};
 
 /// A whole `lbx.toml`.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
@@ -27,6 +28,9 @@ pub struct Config {
     /// The layers to build, by name; each becomes `dist/NAME.zip`.
     #[serde(default)]
     pub layers: BTreeMap<At<String>, Layer>,
+    /// What all of them leave out.
+    #[serde(default)]
+    pub prune: Prune,
     /// How single packages are built, by name.
     #[serde(default)]
     pub build: BTreeMap<At<String>, Build>,
@@ -148,6 +152,9 @@ pub struct Function {
     /// Names of the layers that this function runs with, in order.
     #[serde(default)]
     pub layers: Vec<At<String>>,
+    /// What it leaves out, key by key in place of what the project says.
+    #[serde(default)]
+    pub prune: Prune,
 }
 
 /// `[layers.NAME]`: one layer, of requirements, of local code, or of both.
@@ -160,6 +167,27 @@ pub struct Layer {
     /// The folder whose contents land under `python/`; a folder that is laid out as a layer already
     /// (`python/`, and perhaps `bin/` and `lib/`, and nothing else) is taken as it is.
     pub source: Option<At<String>>,
+    /// What it leaves out, key by key in place of what the project says.
+    #[serde(default)]
+    pub prune: Prune,
+}
+
+/// `[prune]`, `[functions.NAME.prune]` and `[layers.NAME.prune]`: what is left out, beside what is always left out.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Prune {
+    /// Sets of rules: `tests`, `docs`, `typing`, `sources`, `locales`, `examples`.
+    pub sets: Option<Vec<At<Set>>>,
+    /// `drop` leaves the AWS SDK to the runtime, if its versions meet all requirements.
+    pub runtime_provided: Option<RuntimeProvided>,
+    /// The AWS services whose descriptions stay, by the names that `boto3.client` takes; `"*"` means all.
+    pub botocore: Option<Vec<At<String>>>,
+    /// Whether symbols are taken out of machine code.
+    pub strip: Option<bool>,
+    /// Patterns, as in `.gitignore`, of files that are left out.
+    pub exclude: Option<Vec<At<String>>>,
+    /// Patterns, as in `.gitignore`, of files that are kept whatever leaves them out.
+    pub keep: Option<Vec<At<String>>>,
 }
 
 /// A configuration that cannot be read: where, what, and what to do about it.
@@ -265,15 +293,16 @@ impl Ord for At<String> {
 fn from_toml(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
     let offset = error.span().map_or(0, |span| span.start);
     let message = error.message().trim().replace("unknown field", "unknown key").replace('\n', "; ");
+    let message = message.replace("unknown variant", "unknown value");
     let hint = nearest_key(&message);
     let key = error.span().and_then(|span| text.get(span)).unwrap_or_default();
     let message = if message == "duplicate key" { format!("`{key}` is there twice") } else { message };
     ConfigError { position: Position::of(file, text, offset), message, hint }
 }
 
-/// Out of "unknown key `x`, expected one of `a`, `b`", the expected key nearest to the one written.
+/// Out of "unknown key `x`, expected one of `a`, `b`", the expected key nearest to the one written; and so for values.
 fn nearest_key(message: &str) -> Option<String> {
-    let rest = message.strip_prefix("unknown key `")?;
+    let rest = message.strip_prefix("unknown key `").or_else(|| message.strip_prefix("unknown value `"))?;
     let (written, expected) = rest.split_once('`')?;
     let (_, expected) = expected.split_once("expected")?;
     expected
@@ -384,6 +413,18 @@ source = "layers/pythonutils"
         }
         let wrong = error(&format!("{head}[build.x]\n"));
         assert_eq!(wrong.to_string(), "lbx.toml:3:8: [build.x] says nothing");
+    }
+
+    #[test]
+    fn an_unknown_set_is_named_with_its_place_and_the_set_that_was_meant() {
+        let error = error("[project]\nruntime = \"python3.11\"\n[prune]\nsets = [\"docs\", \"test\"]\n");
+        assert_eq!(error.position.to_string(), "lbx.toml:4:17");
+        assert!(
+            error.message.starts_with("unknown value `test`, expected one of `tests`"),
+            "{}",
+            error.message
+        );
+        assert_eq!(error.hint.as_deref(), Some("did you mean `tests`?"));
     }
 
     #[test]

@@ -31,7 +31,7 @@ mod requirements;
 pub use catalog::{Architecture, Architectures, Runtime};
 pub use config::{
     Build, Compression, Config, ConfigError, Defaults, Function, Index, IndexStrategy, Layer, Origin,
-    Project, json_schema,
+    Project, Prune, json_schema,
 };
 pub use encoding::{EncodingError, decode};
 pub use hidden::Hidden;

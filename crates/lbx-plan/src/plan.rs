@@ -12,6 +12,7 @@ use crate::config::{Build, Compression, Config, ConfigError, Function, Layer, di
 use crate::hidden::Hidden;
 use crate::locks::Selection;
 use crate::position::At;
+use crate::prune::Choices;
 use crate::requirements::{PlaceOption, RequirementFiles, RequirementsError};
 
 /// What a build does, in full.
@@ -123,6 +124,8 @@ pub struct Artifact {
     pub layers: Vec<String>,
     /// Index of its dependencies in [`Plan::sets`].
     pub set: Option<usize>,
+    /// What it leaves out.
+    pub prune: Choices,
     /// Where the configuration names the source and the includes, for messages: byte offsets.
     #[serde(skip)]
     pub offsets: Vec<(String, usize)>,
@@ -450,6 +453,7 @@ fn function_artifact(
         handler: function.handler.as_ref().map(|handler| handler.value.clone()),
         layers,
         set: None,
+        prune: Choices::new(config, &function.prune)?,
         offsets,
     })
 }
@@ -469,6 +473,7 @@ fn layer_artifact(config: &Config, name: &At<String>, layer: &Layer) -> Result<A
         handler: None,
         layers: Vec::new(),
         set: None,
+        prune: Choices::new(config, &layer.prune)?,
         offsets,
     })
 }

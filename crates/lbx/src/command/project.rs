@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lbx_build::Project;
-use lbx_plan::{Architecture, Architectures, At, Config, Defaults, Function, Layer, Overrides, Runtime};
+use lbx_plan::{
+    Architecture, Architectures, At, Config, Defaults, Function, Layer, Overrides, Prune, Runtime,
+};
 
 use crate::arguments::{Place, What};
 use crate::environment::{self, Environment};
@@ -48,6 +50,7 @@ pub(super) fn stand_in(output: &Output, place: &Place) -> Config {
         defaults: Defaults::default(),
         functions: BTreeMap::new(),
         layers: BTreeMap::new(),
+        prune: Prune::default(),
         build: BTreeMap::new(),
         index: Vec::new(),
         origin: lbx_plan::Origin::default(),
@@ -106,11 +109,17 @@ fn folder(
     let name = At::nowhere(name(what, zip, root)?);
     let requirements = requirements(what, root)?;
     if what.layer {
-        config.layers.insert(name, Layer { requirements, source: None });
+        config.layers.insert(name, Layer { requirements, source: None, prune: Prune::default() });
     } else {
         let source = At::nowhere(".".to_owned());
-        let function =
-            Function { source, handler: None, requirements, include: Vec::new(), layers: Vec::new() };
+        let function = Function {
+            source,
+            handler: None,
+            requirements,
+            include: Vec::new(),
+            layers: Vec::new(),
+            prune: Prune::default(),
+        };
         config.functions.insert(name, function);
     }
     Ok(Project::with_config(root, config, environment::variable)?)

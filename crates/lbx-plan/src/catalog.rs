@@ -159,6 +159,22 @@ pub struct Runtime {
     pub deprecated: String,
     /// The day from which functions can no longer be updated, as an ISO date.
     pub block_update: String,
+    /// Names of the libraries that every image of it has.
+    pub libraries: Vec<String>,
+    /// The highest versions of symbols that its compiler's libraries have.
+    pub symbols: SymbolVersions,
+}
+
+/// The highest versions of symbols that a system's compiler libraries have, without the family's name.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct SymbolVersions {
+    /// `GLIBCXX_`, of libstdc++.
+    pub glibcxx: String,
+    /// `CXXABI_`, of libstdc++.
+    pub cxxabi: String,
+    /// `GCC_`, of libgcc.
+    pub gcc: String,
 }
 
 /// The text of every file under `images/`, oldest runtime first.
@@ -218,6 +234,7 @@ mod tests {
             assert!(runtime.interpreter.ends_with(&runtime.runtime), "{}", runtime.interpreter);
             assert!(runtime.python_version() >= (3, 9) && runtime.glibc_version() >= (2, 26));
             assert!(runtime.deprecated < runtime.block_update, "{}", runtime.runtime);
+            assert!(runtime.libraries.iter().any(|library| library == "libc.so.6"), "{}", runtime.runtime);
         }
         assert!(Runtime::find(Runtime::DEFAULT).is_some());
     }

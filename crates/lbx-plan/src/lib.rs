@@ -28,7 +28,7 @@ mod project_name;
 pub mod prune;
 mod requirements;
 
-pub use catalog::{Architecture, Architectures, Runtime};
+pub use catalog::{Architecture, Architectures, Runtime, SymbolVersions};
 pub use config::{
     Build, Compression, Config, ConfigError, Defaults, Function, Index, IndexStrategy, Layer, Origin,
     Project, Prune, json_schema,

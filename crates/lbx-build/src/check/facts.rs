@@ -1,0 +1,174 @@
+//! What is to be known of a file's content: found when it is read, and kept, so that it is read once.
+
+use std::sync::LazyLock;
+
+use lbx_elf::{Elf, Kind, Machine, is_elf};
+use regex::bytes::RegexSet;
+use serde::{Deserialize, Serialize};
+
+/// The form of what is kept, counted up whenever more is looked at.
+pub(crate) const FACTS: &str = "facts-1";
+
+/// What a file has in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    /// Machine code for Linux, and what it asks for; or why it cannot be read.
+    pub(crate) elf: Option<Result<ElfFacts, String>>,
+    /// What looks as if it should be known to nobody else, with its line.
+    pub(crate) secrets: Vec<(String, usize)>,
+}
+
+/// What a library or program asks of the system that it runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ElfFacts {
+    /// The CPU, as the kernel calls it.
+    pub(crate) machine: String,
+    pub(crate) is_shared: bool,
+    pub(crate) soname: Option<String>,
+    pub(crate) needed: Vec<String>,
+    /// Where it looks for them first.
+    pub(crate) paths: Vec<String>,
+    /// Versions of symbols, with the library that is to have them, and one symbol that has the version.
+    pub(crate) versions: Vec<(String, String, Option<String>)>,
+}
+
+/// Whether a wheel's file is looked into at all: by its name, because its content would have to be inflated. Libraries
+/// are called so, and programs have the bit.
+pub(crate) fn has_facts(path: &str, executable: bool) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    executable || name.contains(".so.") || std::path::Path::new(name).extension().is_some_and(|end| end == "so")
+}
+
+/// Looks into a file. Only the user's own are searched for secrets: a wheel is everybody's.
+pub(crate) fn look(content: &[u8], own: bool) -> Option<Facts> {
+    let elf = is_elf(content).then(|| elf(content));
+    let secrets = if own && elf.is_none() { secrets(content) } else { Vec::new() };
+    (elf.is_some() || !secrets.is_empty()).then_some(Facts { elf, secrets })
+}
+
+fn elf(content: &[u8]) -> Result<ElfFacts, String> {
+    let elf = Elf::parse(content).map_err(|error| error.to_string())?;
+    let symbol = |version: &str, library: &str| {
+        let mut has = elf.undefined.iter().filter(|symbol| {
+            symbol.version.as_deref() == Some(version) && symbol.library.as_deref() == Some(library)
+        });
+        has.next().map(|symbol| symbol.name.clone())
+    };
+    let versions = elf.needs.iter().filter(|need| !need.weak).map(|need| {
+        (need.library.clone(), need.version.clone(), symbol(&need.version, &need.library))
+    });
+    Ok(ElfFacts {
+        machine: match elf.machine {
+            Machine::X86_64 => "x86_64".to_owned(),
+            Machine::Aarch64 => "aarch64".to_owned(),
+            Machine::Other(number) => format!("number {number}"),
+        },
+        is_shared: elf.kind == Kind::Shared,
+        versions: versions.collect(),
+        paths: if elf.runpath.is_empty() { elf.rpath } else { elf.runpath },
+        soname: elf.soname,
+        needed: elf.needed,
+    })
+}
+
+/// What credentials look like: those that their makers gave a shape for the purpose, and keys.
+const SECRETS: [(&str, &str); 11] = [
+    ("a private key", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
+    ("an access key of AWS", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    ("a secret key of AWS", r#"(?i)aws_?secret_?access_?key["']?\s*[:=]\s*["']?[A-Za-z0-9/+]{40}(?:[^A-Za-z0-9/+=]|$)"#),
+    ("a token of GitHub", r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{82})\b"),
+    ("a token of GitLab", r"\bglpat-[A-Za-z0-9_-]{20}"),
+    ("a token of PyPI", r"\bpypi-AgE[A-Za-z0-9_-]{50,}"),
+    ("a token of Slack", r"\bxox[abprs]-[0-9]{10,}-[A-Za-z0-9-]{10,}"),
+    ("a key of Stripe", r"\b[rs]k_live_[A-Za-z0-9]{20,}"),
+    ("a key of Google", r"\bAIza[A-Za-z0-9_-]{35}\b"),
+    ("a key of OpenAI", r"\bsk-(?:proj-)?[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}"),
+    ("a login in an address", r#"\b[a-z][a-z0-9+.-]*://[^\s/:@"'{}<>$%]+:[^\s/:@"'{}<>$%]{8,}@[a-z0-9]"#),
+];
+
+static PATTERNS: LazyLock<Option<(RegexSet, Vec<regex::bytes::Regex>)>> = LazyLock::new(|| {
+    let patterns = SECRETS.map(|(_, pattern)| pattern);
+    let each = patterns.iter().map(|pattern| regex::bytes::Regex::new(pattern));
+    // A test sees to it that they all are patterns.
+    Some((RegexSet::new(patterns).ok()?, each.collect::<Result<_, _>>().ok()?))
+});
+
+/// The most bytes of a file that are searched: what is larger is data.
+const SEARCHED: usize = 4 << 20;
+
+fn secrets(content: &[u8]) -> Vec<(String, usize)> {
+    let content = &content[..content.len().min(SEARCHED)];
+    let Some((set, each)) = &*PATTERNS else { return Vec::new() };
+    let found = set.matches(content);
+    let place = |at: usize| {
+        let start = each[at].find(content)?.start();
+        Some((SECRETS[at].0.to_owned(), 1 + content[..start].iter().filter(|&&byte| byte == b'\n').count()))
+    };
+    found.iter().filter_map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(text: &str) -> Vec<(String, usize)> {
+        look(text.as_bytes(), true).unwrap_or_default().secrets
+    }
+
+    #[test]
+    fn every_pattern_is_one() {
+        assert!(PATTERNS.is_some());
+    }
+
+    #[test]
+    fn credentials_are_found_with_their_line() {
+        // Put together here, so that this file has none.
+        let cases = [
+            ("a private key", format!("-----BEGIN RSA {} KEY-----", "PRIVATE")),
+            ("an access key of AWS", format!("id = 'AKIA{}'", "ABCDEFGHIJKLMNOP")),
+            ("a secret key of AWS", format!("aws_secret_access_key = {}", "a1B2".repeat(10))),
+            ("a secret key of AWS", format!("\"AWS_SECRET_ACCESS_KEY\": \"{}\",", "a1B2".repeat(10))),
+            ("a token of GitHub", format!("ghp_{}", "aB3d".repeat(9))),
+            ("a token of GitLab", format!("glpat-{}", "aB3d".repeat(5))),
+            ("a token of PyPI", format!("pypi-AgE{}", "aB3d".repeat(20))),
+            ("a token of Slack", format!("xoxb-1234567890-{}", "aB3d".repeat(5))),
+            ("a key of Stripe", format!("sk_live_{}", "aB3d".repeat(6))),
+            ("a key of Google", format!("AIza{}", "aB3de".repeat(7))),
+            ("a login in an address", "postgresql://admin:correct-horse@db.internal/x".to_owned()),
+        ];
+        for (what, text) in cases {
+            assert_eq!(seen(&format!("import os\n\nx = {text}\n")), [(what.to_owned(), 3)], "{text}");
+            assert_eq!(look(text.as_bytes(), false), None, "a wheel is everybody's");
+        }
+    }
+
+    #[test]
+    fn what_only_speaks_of_credentials_is_none() {
+        for text in [
+            "key = os.environ['AWS_SECRET_ACCESS_KEY']\n",
+            "AKIA is how they begin\n",
+            "-----BEGIN CERTIFICATE-----\n",
+            "url = f\"https://{user}:{password}@{host}/\"\n",
+            "https://user:@host/ and https://${USER}:${PASSWORD}@host\n",
+            "# postgresql://user:pass@localhost/db\n",
+            "sha256 = 'a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90'\n",
+        ] {
+            assert_eq!(seen(text), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn machine_code_that_cannot_be_read_is_said_to_be_so() {
+        let facts = look(b"\x7fELF and then nothing of the kind", false).unwrap();
+        assert!(facts.elf.unwrap().is_err());
+        assert_eq!(look(b"", true), None);
+    }
+
+    #[test]
+    fn libraries_and_programs_are_looked_into() {
+        for path in ["a/b.so", "a/b.cpython-311-x86_64-linux-gnu.so", "x.libs/libz-1.so.1.2.3"] {
+            assert!(has_facts(path, false), "{path}");
+        }
+        assert!(has_facts("bin/tool", true) && !has_facts("a/b.py", false) && !has_facts("a.so/b.py", false));
+    }
+}

@@ -1,0 +1,185 @@
+//! Names, modes and what is in the user's own files: what Lambda could not read, what hides the standard library, and what
+//! should be known to nobody else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lbx_plan::Runtime;
+
+use super::{Check, File, Finding, Severity, Subject};
+
+/// Top-level modules of the standard library, of all supported versions.
+const STANDARD: &str = include_str!("standard_library.txt");
+/// Modules that the runtime's own client consists of.
+const RUNTIME: [&str; 4] = ["awslambdaric", "bootstrap", "runtime_client", "snapshot_restore_py"];
+/// The folders that a layer's modules may be in.
+const LAYER: &str = "python/";
+
+pub(super) fn check(subject: &Subject<'_>, runtime: &Runtime) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for file in &subject.files {
+        found.extend(mode(file));
+        found.extend(secrets(file));
+    }
+    found.extend(shadows(subject, runtime));
+    found.extend(cases(subject));
+    found
+}
+
+/// Functions run as a user who owns nothing of it.
+fn mode(file: &File<'_>) -> Option<Finding> {
+    let mode = file.mode?;
+    let what = match mode {
+        _ if mode & 0o170_000 == 0o120_000 => "a symbolic link, which tools unpack differently".to_owned(),
+        _ if mode & 0o004 == 0 => format!("mode {:04o}, so Lambda's user cannot read it", mode & 0o7777),
+        _ if mode & 0o6000 != 0 => format!("mode {:04o}, with a set-id bit", mode & 0o7777),
+        _ => return None,
+    };
+    Some(Finding::new(Severity::Error, Check::Files, what).about(file))
+}
+
+fn secrets(file: &File<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let name = file.path.rsplit('/').next().unwrap_or(file.path);
+    let is_environment = name == ".env" || name.starts_with(".env.");
+    let is_template = ["example", "sample", "template", "dist"].iter().any(|word| name.ends_with(word));
+    let is_key = matches!(name, "id_rsa" | "id_dsa" | "id_ecdsa" | "id_ed25519" | ".netrc" | ".pypirc" | ".npmrc")
+        || file.path.ends_with(".aws/credentials");
+    if file.own && (is_environment && !is_template || is_key) {
+        found.push(secret(file, "its name is one of files with credentials".to_owned()));
+    }
+    for (what, line) in file.facts.iter().flat_map(|facts| &facts.secrets) {
+        found.push(secret(file, format!("line {line} looks like {what}")));
+    }
+    found
+}
+
+fn secret(file: &File<'_>, message: String) -> Finding {
+    let hint = format!(
+        "leave it out with `[prune] exclude = [\"{0}\"]`, or say that it is meant to be there with `[check] accept = [\"{0}\"]`",
+        file.path
+    );
+    Finding::new(Severity::Error, Check::Secrets, message).about(file).with_hint(hint)
+}
+
+/// Modules at the root that come before those of the standard library and the runtime.
+fn shadows(subject: &Subject<'_>, runtime: &Runtime) -> Vec<Finding> {
+    let standard: BTreeSet<&str> = STANDARD.split_whitespace().collect();
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for file in &subject.files {
+        let path = if subject.is_layer { file.path.strip_prefix(LAYER) } else { Some(file.path) };
+        let Some(module) = path.and_then(module) else { continue };
+        let whose = match module {
+            _ if RUNTIME.contains(&module) => "Lambda's own runtime",
+            _ if standard.contains(module) => "Python's standard library",
+            _ => continue,
+        };
+        if seen.insert(module) {
+            let message = format!("`{module}` hides the module of that name of {whose} in {}", runtime.runtime);
+            let hint = "every import of it gets this one: rename it, or drop the package";
+            found.push(Finding::new(Severity::Warning, Check::Files, message).about(file).with_hint(hint));
+        }
+    }
+    found
+}
+
+/// The top-level module that a path is, or is the beginning of.
+fn module(path: &str) -> Option<&str> {
+    match path.split_once('/') {
+        None => path.strip_suffix(".py"),
+        Some((folder, "__init__.py")) => Some(folder),
+        Some(_) => None,
+    }
+}
+
+/// Names that some file systems take for one.
+fn cases(subject: &Subject<'_>) -> Vec<Finding> {
+    let mut names: BTreeMap<String, &File<'_>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for file in &subject.files {
+        if let Some(first) = names.insert(file.path.to_lowercase(), file) {
+            let message = format!("differs from `{}` in letter case alone", first.path);
+            let hint = "where case makes no difference, as on macOS, one of them is lost";
+            found.push(Finding::new(Severity::Warning, Check::Files, message).about(file).with_hint(hint));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Facts;
+    use super::*;
+
+    fn found(paths: &[(&'static str, bool, Option<u32>)]) -> Vec<String> {
+        let file = |&(path, own, mode): &(&'static str, bool, Option<u32>)| File {
+            path,
+            owner: "x 1",
+            own,
+            size: 1,
+            mode,
+            offered: None,
+            facts: None,
+        };
+        let files = paths.iter().map(file).collect();
+        let subject = Subject { name: "f", zip_size: None, is_layer: false, files };
+        let runtime = Runtime::find("python3.11").unwrap();
+        check(&subject, &runtime).into_iter().map(|one| one.message).collect()
+    }
+
+    #[test]
+    fn files_that_hide_others_are_found() {
+        let found = found(&[
+            ("logging.py", true, None),
+            ("types/__init__.py", false, None),
+            ("awslambdaric/__init__.py", false, None),
+            ("mine/logging.py", true, None),
+            ("app.py", true, None),
+        ]);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].contains("`logging` hides") && found[2].contains("runtime"), "{found:?}");
+    }
+
+    #[test]
+    fn modes_that_lambda_cannot_use_are_found() {
+        let found = found(&[
+            ("a.py", true, Some(0o100_600)),
+            ("b.py", true, Some(0o120_777)),
+            ("c.py", true, Some(0o104_755)),
+            ("d.py", true, Some(0o100_644)),
+        ]);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].contains("0600") && found[1].contains("symbolic link"), "{found:?}");
+    }
+
+    #[test]
+    fn names_of_files_with_credentials_are_found_in_own_code_alone() {
+        let own = [(".env", true, None), ("a/.env.production", true, None), (".env.example", true, None)];
+        assert_eq!(found(&own).len(), 2);
+        assert_eq!(found(&[("x/.env", false, None)]), [""; 0]);
+        assert_eq!(found(&[("environment.py", true, None)]), [""; 0]);
+    }
+
+    #[test]
+    fn names_that_differ_in_case_alone_are_found() {
+        let found = found(&[("a/B.py", true, None), ("a/b.py", true, None), ("A/c.py", true, None)]);
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    #[test]
+    fn what_was_seen_in_a_file_is_said_with_its_line() {
+        let facts = Facts { secrets: vec![("a private key".to_owned(), 3)], ..Facts::default() };
+        let file = File {
+            path: "k.py",
+            owner: "src",
+            own: true,
+            size: 1,
+            mode: None,
+            offered: None,
+            facts: Some(&facts),
+        };
+        let found = secrets(&file);
+        assert_eq!(found[0].message, "line 3 looks like a private key");
+        assert!(found[0].hint.as_ref().unwrap().contains("accept = [\"k.py\"]"));
+    }
+}

@@ -1,0 +1,136 @@
+//! What is wrong with an artifact, as far as can be told before it runs: its size, its libraries, its files.
+//!
+//! Every file is looked into once, where it is read anyway or once for each wheel, and what is found there ([`Facts`]) is
+//! kept. The rest are pure functions of that.
+
+mod elf;
+mod facts;
+mod files;
+mod limits;
+
+use std::collections::BTreeMap;
+
+use lbx_plan::Runtime;
+use lbx_plan::prune::Set;
+use serde::Serialize;
+
+pub(crate) use self::facts::{ElfFacts, Facts, has_facts, look};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// It will not work, or must not be published.
+    Error,
+    /// It may be meant.
+    Warning,
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// Lambda's limits.
+    Limits,
+    /// Machine code.
+    Elf,
+    /// Names and modes.
+    Files,
+    /// What should be known to nobody else.
+    Secrets,
+    /// Whether the handler can be imported.
+    Import,
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was looked at.
+    pub check: Check,
+    /// The file, if it is one file.
+    pub path: Option<String>,
+    /// Whose file it is.
+    pub owner: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What can be done about it.
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    fn new(severity: Severity, check: Check, message: String) -> Self {
+        Self { severity, check, path: None, owner: None, message, hint: None }
+    }
+
+    fn about(self, file: &File<'_>) -> Self {
+        Self { path: Some(file.path.to_owned()), owner: Some(file.owner.to_owned()), ..self }
+    }
+
+    fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+/// One file of an artifact.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct File<'f> {
+    pub(crate) path: &'f str,
+    /// Whose it is, in words.
+    pub(crate) owner: &'f str,
+    /// Whether it is the user's own.
+    pub(crate) own: bool,
+    /// Bytes once unpacked.
+    pub(crate) size: u64,
+    /// The permission bits, where something else than lbx may have set them.
+    pub(crate) mode: Option<u32>,
+    /// The set of rules that would leave it out.
+    pub(crate) offered: Option<Set>,
+    pub(crate) facts: Option<&'f Facts>,
+}
+
+/// An artifact.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject<'s> {
+    pub(crate) name: &'s str,
+    /// Bytes of the zip; none for a folder.
+    pub(crate) zip_size: Option<u64>,
+    pub(crate) is_layer: bool,
+    pub(crate) files: Vec<File<'s>>,
+}
+
+impl Subject<'_> {
+    fn size(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+}
+
+/// Where an artifact is to run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'t> {
+    pub(crate) runtime: &'t Runtime,
+    pub(crate) arch: lbx_plan::Architecture,
+    /// Names of the libraries that the image has, beside those that every image of the runtime has.
+    pub(crate) libraries: &'t [String],
+}
+
+/// Looks at an artifact, with the layers that it runs with. What is found is sorted, the worst first.
+pub(crate) fn check(subject: &Subject<'_>, layers: &[&Subject<'_>], target: &Target<'_>) -> Vec<Finding> {
+    let mut found = limits::check(subject, layers);
+    found.extend(elf::check(subject, layers, target));
+    found.extend(files::check(subject, target.runtime));
+    found.sort();
+    found
+}
+
+/// Numbers summed by a name, the largest first.
+fn largest<'n>(all: impl Iterator<Item = (&'n str, u64)>) -> Vec<(&'n str, u64)> {
+    let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+    for (name, size) in all {
+        *sums.entry(name).or_default() += size;
+    }
+    let mut sums: Vec<_> = sums.into_iter().filter(|(_, size)| *size > 0).collect();
+    sums.sort_by_key(|&(name, size)| (std::cmp::Reverse(size), name));
+    sums
+}

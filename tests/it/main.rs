@@ -16,6 +16,7 @@
 //! | `vendor` | what `lbx vendor` writes, and builds from it without a network |
 //! | `incremental` | building again: what is not done again, and what is |
 //! | `indexes` | package indexes: logins, options, addresses, what is refused |
+//! | `prune` | what is left out, and that real packages work without it |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
 //! | `session` | `run` and `shell`: exit codes, streams, signals, the terminal |
 //! | `interrupts` | signals, at every stage |
@@ -39,6 +40,7 @@ mod limits;
 mod locks;
 mod offline;
 mod packages;
+mod prune;
 mod requirements;
 mod session;
 mod sources;

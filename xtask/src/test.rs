@@ -46,6 +46,8 @@ struct Setup {
     wheels: PathBuf,
     /// The wheels of an index that others wrote.
     server: PathBuf,
+    /// The packages that the rules of `lbx_plan::prune` are tried on.
+    prune: PathBuf,
     index: PathBuf,
     images: PathBuf,
     kernel: PathBuf,
@@ -146,8 +148,8 @@ fn set_up(registry: &Path) -> Result<Setup> {
     let debs = debs::fetch()?;
     unprivileged::open_to_all(&debs)?;
     let registry = serve::standin(&RUNTIMES, registry)?;
-    let (wheels, server) = (wheels::fetch()?, wheels::fetch_server()?);
-    Ok(Setup { registry, wheels, server, index, images, kernel, debs })
+    let (wheels, server, prune) = (wheels::fetch()?, wheels::fetch_server()?, wheels::fetch_for_prune()?);
+    Ok(Setup { registry, wheels, server, prune, index, images, kernel, debs })
 }
 
 fn run_program(program: &Program, setup: &Setup, as_root: bool, rest: &[String]) -> Result<Count> {
@@ -163,6 +165,7 @@ fn run_program(program: &Program, setup: &Setup, as_root: bool, rest: &[String])
         .env("LBX_TEST_DEBS", &setup.debs)
         .env("LBX_TEST_INDEX", &setup.index)
         .env("LBX_TEST_KERNEL", &setup.kernel)
+        .env("LBX_TEST_PRUNE", &setup.prune)
         .env("LBX_TEST_PYPISERVER", &setup.server)
         .env("LBX_TEST_REGISTRY", setup.registry.address())
         .env("LBX_TEST_STANDIN", &setup.images)

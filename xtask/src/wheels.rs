@@ -27,6 +27,59 @@ const SERVER: [&str; 4] = ["pypiserver==2.4.2", "passlib==1.7.4", "packaging==25
 /// Another reader of locks.
 const UV: &str = "uv==0.13.9";
 
+/// Packages of which something has the name of what can be left out and cannot: those that people wrote of, and what they
+/// need. The versions are those that they wrote of where newer ones do without.
+const PRUNED: [&str; 48] = [
+    "asgiref==3.10.0",
+    "attrs==25.4.0",
+    "boto3==1.40.61",
+    "botocore==1.40.61",
+    "cachetools==4.2.4",
+    "certifi==2025.10.5",
+    "cffi==2.0.0",
+    "charset-normalizer==3.4.4",
+    "Django==5.2.7",
+    "google-api-core==1.16.0",
+    "google-auth==1.35.0",
+    "googleapis-common-protos==1.56.0",
+    "h5py==3.14.0",
+    "idna==3.11",
+    "imageio==2.37.0",
+    "importlib-metadata==8.7.0",
+    "jmespath==1.0.1",
+    "jsonschema==3.2.0",
+    "lazy-loader==0.4",
+    "MarkupSafe==3.0.3",
+    "networkx==3.4.2",
+    "numpy==2.2.6",
+    "opentelemetry-api==1.38.0",
+    "opentelemetry-sdk==1.38.0",
+    "opentelemetry-semantic-conventions==0.59b0",
+    "packaging==25.0",
+    "pillow==11.3.0",
+    "protobuf==3.20.3",
+    "pyasn1-modules==0.4.2",
+    "pyasn1==0.6.1",
+    "pycparser==2.23",
+    "pyproj==3.4.0",
+    "pyrsistent==0.20.0",
+    "python-dateutil==2.9.0.post0",
+    "pytz==2025.2",
+    "requests==2.32.5",
+    "rsa==4.9.1",
+    "s3transfer==0.14.0",
+    "scikit-image==0.25.2",
+    "scipy==1.15.3",
+    "setuptools==80.9.0",
+    "six==1.17.0",
+    "sqlparse==0.5.3",
+    "tifffile==2025.5.10",
+    "typing-extensions==4.15.0",
+    "urllib3==2.5.0",
+    "Werkzeug==3.1.3",
+    "zipp==3.23.0",
+];
+
 /// What the examples need, below their folder.
 const EXAMPLES: [&str; 4] = [
     "data-science/requirements.txt",
@@ -113,6 +166,13 @@ pub(crate) fn fetch_server() -> Result<PathBuf> {
     fill(&folder, &SERVER.join("\n"), || {
         process::output(pip(&folder)?.args(["--no-deps", "--only-binary=:all:"]).args(SERVER)).map(drop)
     })?;
+    Ok(folder)
+}
+
+/// Fetches the packages that the rules are tried on, unless that was done before, and returns their folder.
+pub(crate) fn fetch_for_prune() -> Result<PathBuf> {
+    let folder = workspace::target()?.join("prune");
+    fill(&folder, &PRUNED.join("\n"), || download(&folder, &[&["--no-deps"], &PRUNED[..]].concat()))?;
     Ok(folder)
 }
 

@@ -164,6 +164,36 @@ fn boto3_and_botocore_have_what_writes_their_documentation() {
 }
 
 #[test]
+fn clients_of_named_services_and_of_those_for_credentials_have_their_data_and_others_do_not() {
+    let Some(folder) = folder() else { return };
+    let packages = ["boto3", "botocore", "s3transfer", "jmespath", "python_dateutil", "six", "urllib3"];
+    let code = "import boto3, botocore.exceptions\n\
+        for name in ('s3', 'sqs', 'sts', 'sso', 'sso-oidc'):\n    boto3.client(name, region_name='eu-west-1')\n\
+        boto3.resource('s3')\n\
+        try:\n    boto3.client('ec2', region_name='eu-west-1')\n\
+        except botocore.exceptions.UnknownServiceError:\n    pass\nelse:\n    raise AssertionError\n";
+    let index = index::serve(&folder);
+    let home = project(code, &lines(&folder, &packages), "botocore = [\"s3\", \"sqs\"]\n");
+    let (exit, said) = import(&build(&home, &index));
+    assert_eq!(exit, 0, "{said}");
+    assert!(left_out(&home)["botocore-data"] > 10_000_000);
+}
+
+#[test]
+fn a_service_that_botocore_has_not_got_is_an_error_with_its_place() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let wheel = Wheel::new("botocore", "1.0").file("botocore/data/sqs/1/service-2.json", b"{}");
+    wheel.write(folder.path());
+    let (lines, index) = (lines(folder.path(), &["botocore"]), index::serve(folder.path()));
+    let home = project("", &lines, "botocore = [\"sqz\"]\n");
+    let mut command = lbx(&home, &["build", "--image", "127.0.0.1:1/none:1"]);
+    command.env("PIP_INDEX_URL", format!("http://{}/simple", index.address()));
+    let ran = run(&mut command);
+    let error = "error: lbx.toml:4:13: botocore has no service `sqz`\nhint: did you mean `sqs`?\n";
+    assert!(ran.code == 3 && ran.stderr.ends_with(error), "{} {}", ran.code, ran.stderr);
+}
+
+#[test]
 fn a_package_that_asks_for_its_own_version_gets_it() {
     works(&["jsonschema", "attrs", "pyrsistent", "setuptools", "six"], "import jsonschema\n", in_metadata);
     works(&["pyproj", "certifi"], "import pyproj\n", in_metadata);

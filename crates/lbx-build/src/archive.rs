@@ -114,6 +114,8 @@ pub(crate) fn build(
     let parts = context.parts.get(index).map_or(&[][..], Vec::as_slice);
     let stamp = context.options.source_date_epoch.map_or_else(Timestamp::default, Timestamp::from_unix);
     let (prefix, effort) = (artifact.kind.prefix(), effort(context));
+    let paths = wheels.iter().flat_map(|wheel| wheel.files.iter().map(|file| file.path.as_str()));
+    prune::check_services(&context.project.config, artifact, paths).map_err(lbx_plan::PlanError::from)?;
     let mut policy = Policy::new(&artifact.prune);
     policy.drop_tools(unrequired(wheels, parts)?);
     let of = Ingredients { wheels, prefix, policy: &policy, stamp, effort };

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::matching::Match;
 use super::policy::Reason;
-use crate::config::distance;
+use crate::config::{Config, ConfigError, distance};
+use crate::plan::{Artifact, Kind};
+use crate::position::At;
 
 /// The services that botocore makes clients for by itself, to get credentials and tokens.
 pub const ALWAYS_NEEDED: [&str; 4] = ["signin", "sso", "sso-oidc", "sts"];
@@ -51,6 +53,36 @@ pub fn unknown_services<'a>(
     }
     let missing = services.iter().filter(|name| !known.contains(name.as_str()));
     missing.map(|name| Unknown { name: name.clone(), near: near(name, &known) }).collect()
+}
+
+/// Whether botocore, whose files these are, has all services that an artifact names; the error has the place of the first
+/// that it has not got.
+pub fn check_services<'a>(
+    config: &Config,
+    artifact: &Artifact,
+    paths: impl IntoIterator<Item = &'a str>,
+) -> Result<(), ConfigError> {
+    let Some(services) = &artifact.prune.botocore else { return Ok(()) };
+    let unknown = unknown_services(services, paths);
+    let Some(first) = unknown.first() else { return Ok(()) };
+    let near: Vec<String> = first.near.iter().map(|name| format!("`{name}`")).collect();
+    let hint = match near.as_slice() {
+        [] => "the names are those that `boto3.client` takes".to_owned(),
+        _ => format!("did you mean {}?", near.join(" or ")),
+    };
+    let message = format!("botocore has no service `{}`", first.name);
+    Err(config.error(place(config, artifact, &first.name), message, Some(hint)))
+}
+
+/// Where the configuration names a service for an artifact.
+fn place(config: &Config, artifact: &Artifact, service: &str) -> usize {
+    let name = At::nowhere(artifact.name.clone());
+    let own = match artifact.kind {
+        Kind::Function => config.functions.get(&name).map(|function| &function.prune),
+        Kind::Layer => config.layers.get(&name).map(|layer| &layer.prune),
+    };
+    let names = own.and_then(|own| own.botocore.as_ref()).or(config.prune.botocore.as_ref());
+    names.into_iter().flatten().find(|at| at.value == service).map_or(0, |at| at.offset)
 }
 
 /// Names that differ by a slip, or of which one is part of the other, as `cloudwatch-logs` and `logs` are. Three at most.
@@ -102,6 +134,22 @@ mod tests {
             found,
             [("cloudwatch-logs", vec!["logs"]), ("dynamdb", vec!["dynamodb"]), ("zzzzz", vec![])]
         );
+    }
+
+    #[test]
+    fn the_error_has_the_place_where_the_service_is_named() {
+        let text = "[project]\nruntime='python3.11'\n[prune]\nbotocore=['s3','dynamdb']\n[functions.a]\nsource='a'\n\
+            [functions.b]\nsource='b'\n[functions.b.prune]\nbotocore=['dynamdb']\n";
+        let config = Config::parse("lbx.toml", text).unwrap();
+        let plan =
+            crate::Plan::new(&config, &crate::RequirementFiles::default(), &crate::Overrides::default());
+        let artifacts = plan.unwrap().artifacts;
+        let paths = ["botocore/data/s3/a/b.json", "botocore/data/dynamodb/a/b.json"];
+        let error = |index: usize| check_services(&config, &artifacts[index], paths).unwrap_err();
+        assert_eq!(error(0).to_string(), "lbx.toml:4:16: botocore has no service `dynamdb`");
+        assert_eq!(error(0).hint.as_deref(), Some("did you mean `dynamodb`?"));
+        assert_eq!(error(1).position.line, 10);
+        assert!(check_services(&config, &artifacts[1], ["x.py"]).is_ok());
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod rules;
 mod shape;
 mod tools;
 
-pub use self::botocore::{ALWAYS_NEEDED, Unknown, unknown_services};
+pub use self::botocore::{ALWAYS_NEEDED, Unknown, check_services, unknown_services};
 pub use self::choices::{Choices, RuntimeProvided};
 pub use self::globs::{GlobError, Globs};
 pub use self::policy::{Policy, Reason, SparedBy, Verdict, verdict};

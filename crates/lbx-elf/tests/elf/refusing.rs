@@ -1,5 +1,7 @@
 //! Layouts that are not the usual one: each is refused by its name, and the file left as it is.
 
+use std::sync::LazyLock;
+
 use lbx_elf::{Kind, StripRefused, strip};
 
 use crate::raw::{get, library, put, put_word, section};
@@ -7,6 +9,11 @@ use crate::tools::{LIBRARY, Workshop, have, output, run};
 
 /// A library that can be stripped, 64-bit. `None` if there is no compiler.
 pub(crate) fn sample() -> Option<Vec<u8>> {
+    static SAMPLE: LazyLock<Option<Vec<u8>>> = LazyLock::new(compile_sample);
+    SAMPLE.clone()
+}
+
+fn compile_sample() -> Option<Vec<u8>> {
     if !have(&["cc"]) {
         return None;
     }

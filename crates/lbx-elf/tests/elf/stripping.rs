@@ -5,7 +5,7 @@ use std::process::Command;
 
 use lbx_elf::{Elf, StripRefused, Stripped, strip};
 
-use crate::raw::{get, section};
+use crate::raw::{get, put, put_word, section};
 use crate::tools::{LIBRARY, LIBRARY_CPP, PROGRAM, Workshop, have, output, readelf, run, skip};
 
 /// Strips a file next to itself. Holds what must always be true of that against it.
@@ -173,12 +173,11 @@ fn what_other_linkers_make_is_stripped_as_well() {
     }
 }
 
-#[test]
-fn sections_that_nobody_knows_are_kept() {
+/// A library with sections that no rule names: `.mine`, `.gnu_debuglink`, and `.empty`.
+fn library_with_unknown_sections(shop: &Workshop) -> Option<PathBuf> {
     if !have(&[&TOOLS[..], &["objcopy"]].concat()) {
-        return;
+        return None;
     }
-    let shop = Workshop::new();
     let text = r#"
         asm(".section .mine,\"\"\n.balign 64\n.ascii \"all of it\"\n.previous");
         int seven(void) { return 7; }"#;
@@ -188,6 +187,34 @@ fn sections_that_nobody_knows_are_kept() {
     let link = format!("--add-gnu-debuglink={}", debug.display());
     let empty = format!("--add-section=.empty={}", shop.write("nothing", "").display());
     output("objcopy", &[&link, &empty, path.to_str().unwrap()]);
+    Some(path)
+}
+
+#[test]
+fn sections_that_stay_refer_to_the_same_sections() {
+    let shop = Workshop::new();
+    let Some(path) = library_with_unknown_sections(&shop) else { return };
+    let mut bytes = fs_err::read(path).unwrap();
+    let (_, mine) = section(&bytes, ".mine");
+    let (link, _) = section(&bytes, ".gnu_debuglink");
+    let (info, _) = section(&bytes, ".text");
+    put_word(&mut bytes, mine + 8, 0x40);
+    put(
+        &mut bytes,
+        mine + 40,
+        &[link, info].map(|number| u32::try_from(number).unwrap().to_le_bytes()).concat(),
+    );
+    let bytes = strip(&bytes).unwrap().bytes;
+    let (_, mine) = section(&bytes, ".mine");
+    let (new_link, _) = section(&bytes, ".gnu_debuglink");
+    assert_ne!(new_link, link);
+    assert_eq!((get(&bytes, mine + 40, 4), get(&bytes, mine + 44, 4)), (new_link, info));
+}
+
+#[test]
+fn sections_that_nobody_knows_are_kept() {
+    let shop = Workshop::new();
+    let Some(path) = library_with_unknown_sections(&shop) else { return };
     let (new, _) = stripped(&path);
     let (old_bytes, bytes) = (fs_err::read(&path).unwrap(), fs_err::read(&new).unwrap());
     for (name, alignment) in [(".mine", 64), (".gnu_debuglink", 4)] {

@@ -15,8 +15,11 @@ pub(crate) const DEMO: &[&str] = &["docker-registry"];
 /// What the tests use besides.
 pub(crate) const TEST: &[&str] = &[
     "apparmor",
+    "binutils",
     "bubblewrap",
     "busybox-static",
+    "g++",
+    "gcc",
     "git",
     "git-lfs",
     "libarchive-tools",

@@ -17,7 +17,7 @@ use crate::{Result, check, debs, image, kernel, process, provision, serve, unpri
 const ALSO_AS_ROOT: [&str; 4] = ["it", "matrix", "repro", "sandbox"];
 
 /// What cannot be skipped here: the set-up has provided for it.
-const MUST_RUN: &str = "registry,sandbox,standin,wheels";
+const MUST_RUN: &str = "elf,registry,sandbox,standin,wheels";
 
 /// The stand-in images that the tests use.
 const RUNTIMES: [&str; 5] = ["python3.9", "python3.11", "python3.13", "build-python3.11", "python3.11-arm64"];

@@ -9,7 +9,8 @@ use lbx_plan::prune::{self, Policy, Requirer};
 use lbx_plan::{Artifact, Compression, Kind, Plan};
 use lbx_wheel::{Wheel, normalize_name};
 
-use crate::dependencies::{Ingredients, Part as DependencyPart};
+use crate::check::{self, Facts, Subject};
+use crate::dependencies::{Ingredients, Part as DependencyPart, STRIP};
 use crate::engine::{Context, Options};
 use crate::error::Error;
 use crate::own::{Before, Own, OwnFile, Packet};
@@ -118,7 +119,8 @@ pub(crate) fn build(
     prune::check_services(&context.project.config, artifact, paths).map_err(lbx_plan::PlanError::from)?;
     let mut policy = Policy::new(&artifact.prune);
     policy.drop_tools(unrequired(wheels, parts)?);
-    let of = Ingredients { wheels, prefix, policy: &policy, stamp, effort };
+    let strip = artifact.prune.strip;
+    let of = Ingredients { wheels, prefix, policy: &policy, stamp, effort, strip };
     let dependencies = context.dependencies.get(&context.ground, &context.wheels, &of)?;
     let mut own = Own::list(parts, &policy)?;
     own.beside(&dependencies.about)?;
@@ -126,9 +128,13 @@ pub(crate) fn build(
         return Err(Error::Empty { kind: artifact.kind.word(), name: artifact.name.clone() });
     }
     context.ground.cancel.check()?;
-    let tail = staging
-        .write_zip(&artifact.name, |file| write(context, artifact, (&dependencies, &own), stamp, file))?;
-    Ok(Built::new(context, artifact, (&dependencies, own), &tail))
+    let mut facts = Vec::new();
+    let tail = staging.write_zip(&artifact.name, |file| {
+        let (tail, found) = write(context, artifact, (&dependencies, &own), stamp, file)?;
+        facts = found;
+        Ok(tail)
+    })?;
+    Ok(Built::new(context, artifact, (dependencies, own), &tail, facts))
 }
 
 /// An artifact whose zip is written.
@@ -136,21 +142,23 @@ pub(crate) struct Built {
     pub(crate) report: ArtifactReport,
     /// What the next build may know of its own files.
     pub(crate) after: Before,
+    dependencies: Arc<DependencyPart>,
 }
 
 impl Built {
     fn new(
         context: &Context,
         artifact: &Artifact,
-        (dependencies, own): (&DependencyPart, Own<'_>),
+        (dependencies, own): (Arc<DependencyPart>, Own<'_>),
         tail: &Tail,
+        facts: Vec<Option<Facts>>,
     ) -> Self {
-        let mut after = Before { recipe: effort(context).recipe().to_owned(), ..Before::default() };
+        let mut after = Before { recipe: recipe(context, artifact), ..Before::default() };
         let mut unpacked_size = dependencies.about.unpacked_size;
-        for ((path, file), (offset, packed)) in own.files.iter().zip(&tail.entries) {
+        for (((path, file), place), facts) in own.files.iter().zip(&tail.entries).zip(facts) {
             let stamp = Some(file.file.stamp).filter(|stamp| context.options.start.is_after(stamp));
-            after.files.insert(path.clone(), Packet::new(stamp, *packed, *offset));
-            unpacked_size += packed.size;
+            after.files.insert(path.clone(), Packet::new(file, stamp, *place, facts));
+            unpacked_size += place.1.size;
         }
         let files = dependencies.about.files.len() + own.files.len();
         let mut left_out = dependencies.about.left_out.clone();
@@ -158,7 +166,36 @@ impl Built {
         left_out.sort();
         let wheels = dependencies.about.wheels.clone();
         let made = Made { written: tail.written, files, unpacked_size, wheels, left_out };
-        Self { report: ArtifactReport::new(context, artifact, made), after }
+        Self { report: ArtifactReport::new(context, artifact, made), after, dependencies }
+    }
+
+    /// As the checks see it.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        let about = &self.dependencies.about;
+        let theirs = about.files.iter().map(|file| check::File {
+            path: &file.path,
+            owner: about.owner(file),
+            own: false,
+            size: file.size,
+            mode: None,
+            offered: file.offered,
+            facts: file.facts.as_ref(),
+        });
+        let own = self.after.files.iter().map(|(path, packet)| check::File {
+            path,
+            owner: &packet.owner,
+            own: true,
+            size: packet.size(),
+            mode: None,
+            offered: None,
+            facts: packet.facts.as_ref(),
+        });
+        Subject {
+            name: &self.report.name,
+            zip_size: Some(self.report.size),
+            is_layer: self.report.kind == Kind::Layer,
+            files: theirs.chain(own).collect(),
+        }
     }
 }
 
@@ -169,9 +206,9 @@ fn write(
     (dependencies, own): (&DependencyPart, &Own<'_>),
     stamp: Timestamp,
     file: &mut File,
-) -> Result<Tail, Error> {
+) -> Result<(Tail, Vec<Option<Facts>>), Error> {
     let path = context.options.destination.zip(&artifact.name);
-    let known = Known::of(context, &artifact.name, &path);
+    let known = Known::of(context, artifact, &path);
     let names: Vec<After<'_>> =
         own.files.iter().map(|(path, own)| After { name: path, executable: own.executable }).collect();
     let packets: Vec<Option<Content>> =
@@ -187,12 +224,22 @@ fn write(
     let prefix = prefix.with_executable(&own.made_executable);
     let scratch = staging_folder(context);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let means = Means { effort: effort(context), scratch, cancel: &context.ground.cancel, threads };
-    pack(&wanted, &means, |next| {
-        let content = |at: usize| packets[at].clone().map_or_else(&mut *next, Ok).map_err(Stopped::Own);
+    let strip = artifact.prune.strip;
+    let means = Means { effort: effort(context), strip, scratch, cancel: &context.ground.cancel, threads };
+    let mut facts = Vec::with_capacity(packets.len());
+    let mut packets = packets.into_iter();
+    let tail = pack(&wanted, &means, |next| {
+        let content = |_: usize| -> Result<_, Stopped> {
+            // It is asked for each, in this order.
+            let Content { packed, source, facts: found } =
+                packets.next().flatten().map_or_else(&mut *next, Ok).map_err(Stopped::Own)?;
+            facts.push(found);
+            Ok((packed, source))
+        };
         lbx_archive::write_after(file, (&prefix, bytes), &names, stamp, content)
     })
-    .map_err(|stopped| stopped.into_error(path))
+    .map_err(|stopped: Stopped| stopped.into_error(path))?;
+    Ok((tail, facts))
 }
 
 /// Large files wait where the zip will be: there is room for it.
@@ -206,6 +253,12 @@ fn effort(context: &Context) -> Effort {
         Compression::Fast => Effort::Fast,
         Compression::Max => Effort::Max,
     }
+}
+
+/// What makes the packed bytes of own files out of them.
+fn recipe(context: &Context, artifact: &Artifact) -> String {
+    let strip = if artifact.prune.strip { STRIP } else { "" };
+    format!("{} {strip} {}", effort(context).recipe(), check::FACTS)
 }
 
 /// Why a zip was not written to its end.
@@ -235,9 +288,9 @@ struct Known<'k> {
 }
 
 impl<'k> Known<'k> {
-    fn of(context: &'k Context, name: &str, path: &Path) -> Self {
-        let before =
-            context.known.artifacts.get(name).filter(|before| before.recipe == effort(context).recipe());
+    fn of(context: &'k Context, artifact: &Artifact, path: &Path) -> Self {
+        let recipe = recipe(context, artifact);
+        let before = context.known.artifacts.get(&artifact.name).filter(|before| before.recipe == recipe);
         let open = |before: &'k Before| {
             let file = fs_err::File::open(path).ok()?.into_file();
             let is_same = before.zip == Some(Stamp::of(&file.metadata().ok()?));

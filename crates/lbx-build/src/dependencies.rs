@@ -3,7 +3,7 @@
 //! It follows from the wheels and the rules alone, so it is made once, kept, and copied as a whole into every zip that
 //! begins so: `parts/v1/KEY/` in the store has `bytes` and `about`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lbx_archive::{COMPRESSOR, Compressor, Effort, Entry, Prefix, Timestamp, write_prefix};
-use lbx_plan::prune::{Distribution, Origin, Policy};
+use lbx_plan::prune::{Distribution, Origin, Policy, Set};
 use lbx_wheel::{
     Derived, InstalledFile, Kind as FileKind, OpenWheel, Wheel, WheelError, WheelStore, normalize_name,
 };
@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::builder::cache::key;
 use crate::cancel::Cancel;
+use crate::check::{self, Facts};
 use crate::error::Error;
 use crate::event::Event;
 use crate::listing::{Item, LeftOut, Listing};
@@ -29,6 +30,8 @@ use crate::stamp::Stamp;
 
 /// The form of what is kept, counted up whenever it or the meaning of its content changes: the rules, too.
 const FORM: &str = "lbx part 1";
+/// What strips, counted up whenever it strips otherwise.
+pub(crate) const STRIP: &str = "strip-1";
 
 /// All that the dependency part of a zip follows from.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub(crate) struct Ingredients<'i> {
     pub(crate) stamp: Timestamp,
     /// How hard files are compressed.
     pub(crate) effort: Effort,
+    /// Whether symbols are taken out of machine code.
+    pub(crate) strip: bool,
 }
 
 /// A dependency part.
@@ -79,6 +84,9 @@ pub(crate) struct PartFile {
     /// Bytes in the zip.
     pub(crate) packed_size: u64,
     pub(crate) sha256: [u8; 32],
+    /// The set of rules that would leave it out.
+    pub(crate) offered: Option<Set>,
+    pub(crate) facts: Option<Facts>,
 }
 
 impl About {
@@ -152,6 +160,7 @@ impl Ingredients<'_> {
         let stamp = format!("{:?}", self.stamp);
         let policy = self.policy.key();
         let mut parts = vec![FORM, COMPRESSOR, self.effort.recipe(), self.prefix, &stamp, &policy];
+        parts.extend(self.strip.then_some(STRIP));
         let wheels: Vec<String> =
             self.wheels.iter().map(|wheel| format!("{} {}", wheel.digest, wheel.filename)).collect();
         parts.extend(wheels.iter().map(String::as_str));
@@ -159,7 +168,7 @@ impl Ingredients<'_> {
     }
 
     /// The files of all wheels, by the rules.
-    fn list(&self) -> Result<(Vec<Item>, Vec<LeftOut>), Error> {
+    fn list(&self) -> Result<(Vec<Item>, Vec<LeftOut>, Policy), Error> {
         let mut listing = Listing::default();
         let mut policy = self.policy.clone();
         for (wheel_index, wheel) in self.wheels.iter().enumerate() {
@@ -182,23 +191,24 @@ impl Ingredients<'_> {
                 listing.add(item, self.prefix, origin, &policy)?;
             }
         }
-        listing.finish()
+        let (items, left_out) = listing.finish()?;
+        Ok((items, left_out, policy))
     }
 
     /// Writes the part to `out`.
     fn write(&self, forms: &[Form], out: &mut impl Write, path: &Path) -> Result<(Prefix, About), Error> {
-        let (items, left_out) = self.list()?;
+        let (items, left_out, policy) = self.list()?;
         let entries: Vec<Entry> = items.iter().map(|item| self.entry(forms, item)).collect();
         let prefix = write_prefix(out, &entries, self.stamp)
             .map_err(|source| Error::Archive { path: path.to_owned(), source })?;
-        Ok((prefix, self.about(items, &entries, left_out)))
+        Ok((prefix, self.about(items, &entries, left_out, (forms, &policy))))
     }
 
     fn entry(&self, forms: &[Form], item: &Item) -> Entry {
         let (wheel, form) = (&self.wheels[item.wheel], &forms[item.wheel]);
         let file = &wheel.files[item.file];
         let (name, executable) = (item.path.clone(), item.executable);
-        match form.derived.as_ref().and_then(|derived| Some((derived, derived.pieces.get(&file.path)?))) {
+        match form.piece(file) {
             Some((derived, piece)) => {
                 Entry { name, executable, packed: piece.packed, source: derived.source(piece) }
             }
@@ -206,10 +216,16 @@ impl Ingredients<'_> {
         }
     }
 
-    fn about(&self, items: Vec<Item>, entries: &[Entry], left_out: Vec<LeftOut>) -> About {
+    fn about(
+        &self,
+        items: Vec<Item>,
+        entries: &[Entry],
+        left_out: Vec<LeftOut>,
+        (forms, policy): (&[Form], &Policy),
+    ) -> About {
         let mut about = About {
             wheels: self.wheels.iter().map(|wheel| wheel_report(wheel)).collect(),
-            unpacked_size: items.iter().map(|item| item.size).sum(),
+            unpacked_size: entries.iter().map(|entry| entry.packed.size).sum(),
             left_out,
             ..About::default()
         };
@@ -219,13 +235,19 @@ impl Ingredients<'_> {
                 about.owners.push(item.owner.to_string());
                 u32::try_from(about.owners.len() - 1).unwrap_or(u32::MAX)
             });
+            let wheel = &self.wheels[item.wheel];
+            let file = &wheel.files[item.file];
+            let distribution = normalize_name(&wheel.metadata.name);
+            let origin = Origin::Wheel { distribution: &distribution, script: is_script(file) };
             about.files.push(PartFile {
+                offered: policy.offered(&file.path, origin),
+                facts: forms[item.wheel].facts.get(&file.path).cloned(),
                 path: item.path,
                 owner,
                 executable: item.executable,
-                size: item.size,
+                size: entry.packed.size,
                 packed_size: entry.packed.compressed_size,
-                sha256: item.sha256,
+                sha256: forms[item.wheel].piece(file).map_or(item.sha256, |(_, piece)| piece.sha256),
             });
         }
         about
@@ -241,8 +263,8 @@ pub fn pack_wheels<W: Write>(
     let mut policy = Policy::default();
     policy.drop_tools(crate::archive::unrequired(wheels, &[])?);
     let (stamp, effort) = (Timestamp::default(), Effort::default());
-    let of = Ingredients { wheels, prefix, policy: &policy, stamp, effort };
-    let (items, _) = of.list()?;
+    let of = Ingredients { wheels, prefix, policy: &policy, stamp, effort, strip: false };
+    let (items, ..) = of.list()?;
     let forms = wheels.iter().map(|wheel| Form::as_it_is(wheel)).collect::<Result<Vec<_>, _>>()?;
     let entries: Vec<Entry> = items.iter().map(|item| of.entry(&forms, item)).collect();
     lbx_archive::write(out, &entries, of.stamp)
@@ -254,22 +276,45 @@ struct Form {
     open: OpenWheel,
     /// What is taken in place of the wheel's own.
     derived: Option<Derived>,
+    /// What the checks have to know.
+    facts: BTreeMap<String, Facts>,
 }
 
 impl Form {
-    fn as_it_is(wheel: &Wheel) -> Result<Self, Error> {
-        let open = wheel.open().map_err(|source| Error::wheel(wheel.filename.to_string(), source))?;
-        Ok(Self { open, derived: None })
+    /// What is taken in place of a file's own bytes.
+    fn piece(&self, file: &InstalledFile) -> Option<(&Derived, &lbx_wheel::Piece)> {
+        let derived = self.derived.as_ref()?;
+        Some((derived, derived.pieces.get(&file.path)?))
     }
 
-    fn of(store: &WheelStore, wheel: &Wheel, effort: Effort, cancel: &Cancel) -> Result<Self, Error> {
-        let as_it_is = Self::as_it_is(wheel)?;
-        if effort == Effort::Fast {
+    fn as_it_is(wheel: &Wheel) -> Result<Self, Error> {
+        let open = wheel.open().map_err(|source| Error::wheel(wheel.filename.to_string(), source))?;
+        Ok(Self { open, derived: None, facts: BTreeMap::new() })
+    }
+
+    fn of(
+        store: &WheelStore,
+        wheel: &Wheel,
+        (effort, strip): (Effort, bool),
+        cancel: &Cancel,
+    ) -> Result<Self, Error> {
+        let as_it_is = Self { facts: facts(store, wheel, cancel)?, ..Self::as_it_is(wheel)? };
+        if effort == Effort::Fast && !strip {
             return Ok(as_it_is);
         }
-        let recipe = format!("smaller-{}", effort.recipe().replace(['/', '+'], "-"));
+        let code = if strip { STRIP } else { "as-is" };
+        let recipe = format!("smaller-{code}-{}", effort.recipe().replace(['/', '+'], "-"));
+        let make = |compressor: &mut Compressor, file: &InstalledFile, read: lbx_wheel::Read<'_>| {
+            let is_code = strip && check::has_facts(&file.path, file.executable);
+            if effort == Effort::Fast && !is_code {
+                return Ok(Vec::new());
+            }
+            let content = read()?;
+            let stripped = if is_code { stripped(&file.path, &content) } else { None };
+            Ok(smaller(compressor, file, &content, stripped).into_iter().collect())
+        };
         let derived = store
-            .derived(wheel, &recipe, &|| !cancel.is_cancelled(), || Compressor::new(effort), smaller)
+            .derived(wheel, &recipe, &|| !cancel.is_cancelled(), || Compressor::new(effort), make)
             .map_err(|source| match source {
                 WheelError::Interrupted => Error::Interrupted,
                 source => Error::wheel(wheel.filename.to_string(), source),
@@ -278,16 +323,60 @@ impl Form {
     }
 }
 
-/// A file in fewer bytes than its wheel has, if it can be had in fewer.
+/// What the checks have to know of a wheel's files, by their paths.
+fn facts(store: &WheelStore, wheel: &Wheel, cancel: &Cancel) -> Result<BTreeMap<String, Facts>, Error> {
+    let look_into = |_: &mut (), file: &InstalledFile, read: lbx_wheel::Read<'_>| {
+        if !check::has_facts(&file.path, file.executable) {
+            return Ok(Vec::new());
+        }
+        let Some(facts) = check::look(&read()?, false) else { return Ok(Vec::new()) };
+        // Lists and text alone: nothing that could fail.
+        let bytes = postcard::to_allocvec(&facts).unwrap_or_default();
+        let (packed, packed_bytes) = lbx_archive::compress(&bytes);
+        let (path, sha256) = (file.path.clone(), Sha256::digest(&bytes).into());
+        Ok(vec![lbx_wheel::Made { path, packed, sha256, bytes: packed_bytes }])
+    };
+    let failed = |source| match source {
+        WheelError::Interrupted => Error::Interrupted,
+        source => Error::wheel(wheel.filename.to_string(), source),
+    };
+    let derived = store.derived(wheel, check::FACTS, &|| !cancel.is_cancelled(), || (), look_into);
+    let derived = derived.map_err(failed)?;
+    let mut all = BTreeMap::new();
+    for (path, piece) in &derived.pieces {
+        let bytes = derived.read(piece).map_err(failed)?;
+        all.extend(postcard::from_bytes(&bytes).ok().map(|facts| (path.clone(), facts)));
+    }
+    Ok(all)
+}
+
+/// A file in fewer bytes than its wheel has, if it can be had in fewer: with other content where it was stripped.
 fn smaller(
     compressor: &mut Compressor,
     file: &InstalledFile,
-    content: Vec<u8>,
-) -> Result<Vec<lbx_wheel::Made>, WheelError> {
-    let (packed, bytes) = compressor.compress(&content);
+    content: &[u8],
+    stripped: Option<Vec<u8>>,
+) -> Option<lbx_wheel::Made> {
+    let sha256 = stripped.as_ref().map_or(file.sha256, |content| Sha256::digest(content).into());
+    let (packed, bytes) = compressor.compress(stripped.as_deref().unwrap_or(content));
     let is_smaller = packed.compressed_size < file.packed.compressed_size;
-    let made = || lbx_wheel::Made { path: file.path.clone(), packed, sha256: file.sha256, bytes };
-    Ok(is_smaller.then(made).into_iter().collect())
+    is_smaller.then(|| lbx_wheel::Made { path: file.path.clone(), packed, sha256, bytes })
+}
+
+/// Machine code without its symbols and debug sections, where that is safe. Libraries that were put beside a package by
+/// tools which move sections around are left alone.
+pub(crate) fn stripped(path: &str, content: &[u8]) -> Option<Vec<u8>> {
+    let is_moved = path.split('/').rev().skip(1).any(|folder| folder.ends_with(".libs"));
+    if is_moved || !lbx_elf::is_elf(content) {
+        return None;
+    }
+    match lbx_elf::strip(content) {
+        Ok(stripped) => Some(stripped.bytes),
+        Err(why) => {
+            tracing::debug!(path, %why, "not stripped");
+            None
+        }
+    }
 }
 
 /// Scripts are those that the wheel says are, and whatever data it puts beside them.
@@ -353,7 +442,7 @@ impl Kept {
     }
 
     fn make(&self, ground: &Ground, wheels: &WheelStore, of: &Ingredients<'_>) -> Result<Part, Error> {
-        let form = |wheel: &Arc<Wheel>| Form::of(wheels, wheel, of.effort, &ground.cancel);
+        let form = |wheel: &Arc<Wheel>| Form::of(wheels, wheel, (of.effort, of.strip), &ground.cancel);
         let forms = of.wheels.iter().map(form).collect::<Result<Vec<_>, _>>()?;
         let scratch = ground.store.scratch().map_err(Error::store)?;
         let new = Self { folder: scratch.path("part") };

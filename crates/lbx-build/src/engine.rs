@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::archive::{self, Part};
 use crate::cancel::Cancel;
+use crate::check::{self, Finding, Severity};
 use crate::dependencies::Parts;
 use crate::error::Error;
 use crate::event::{Event, Observer};
@@ -59,6 +60,8 @@ pub struct Options {
     pub locked: bool,
     /// Build all that has to be built anew, and twice, to see whether it comes to the same.
     pub rebuild: bool,
+    /// Fail where the checks find that an artifact will not work.
+    pub check: bool,
     /// Folders that are no source, besides the one of the destination: those of other builds.
     pub aside: Vec<PathBuf>,
     /// What `lbx vendor` wrote, to be taken into the store first.
@@ -291,6 +294,7 @@ fn build_in(workshop: &Arc<Workshop>, staging: publish::Staging) -> Result<Outco
         build_artifact(context, &sets, &staging, index, artifact)
     })?;
     context.ground.cancel.check()?;
+    let built = check_all(context, built)?;
     let (artifacts, found): (Vec<_>, Vec<_>) =
         built.into_iter().map(|built| (built.report.clone(), (built.report.name, built.after))).unzip();
     let report = Report::new(context, workshop.opened(), &sets, artifacts);
@@ -308,6 +312,37 @@ fn build_in(workshop: &Arc<Workshop>, staging: publish::Staging) -> Result<Outco
     }
     let basis = Basis::of(context, &sets);
     Ok(Outcome { report, basis })
+}
+
+/// Looks at all artifacts, and says what is wrong with them. It is an error where one will not work.
+fn check_all(context: &Context, mut built: Vec<archive::Built>) -> Result<Vec<archive::Built>, Error> {
+    let plan = &context.plan;
+    let target = check::Target { runtime: &plan.runtime, arch: plan.arch, libraries: &[] };
+    let subjects: Vec<check::Subject<'_>> = built.iter().map(archive::Built::subject).collect();
+    let is_accepted =
+        |finding: &Finding| finding.path.as_ref().is_some_and(|path| plan.accept.matched(path).is_some());
+    let findings = parallel(context, &plan.artifacts, |index, artifact| {
+        let layers = artifact.layers.iter().map(|name| subjects.iter().find(|subject| subject.name == name));
+        let layers: Option<Vec<&check::Subject<'_>>> = layers.collect();
+        let mut findings = check::check(&subjects[index], layers.as_deref(), &target);
+        findings.retain(|finding| !is_accepted(finding));
+        Ok(findings)
+    })?;
+    drop(subjects);
+    let mut errors = Vec::new();
+    for (index, (built, findings)) in built.iter_mut().zip(findings).enumerate() {
+        for finding in &findings {
+            context.ground.tell(Event::Found { artifact: index, finding: finding.clone() });
+        }
+        if findings.iter().any(|finding| finding.severity == Severity::Error) {
+            errors.push(built.report.name.clone());
+        }
+        built.report.findings = findings;
+    }
+    if context.options.check && !errors.is_empty() {
+        return Err(Error::Checks { artifacts: errors });
+    }
+    Ok(built)
 }
 
 fn resolve_unlocked(workshop: &Workshop, index: usize, set: &DependencySet) -> Result<ResolvedSet, Error> {

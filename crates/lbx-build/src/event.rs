@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use lbx_sandbox::{Backend, Claims};
 
+use crate::check::Finding;
+
 /// Something that happened in a build.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -124,6 +126,13 @@ pub enum Event {
     Damaged {
         /// What.
         path: PathBuf,
+    },
+    /// A check found something in an artifact.
+    Found {
+        /// Index of the artifact.
+        artifact: usize,
+        /// What.
+        finding: Finding,
     },
     /// An artifact's zip is being written.
     ArtifactStarted {

@@ -11,6 +11,7 @@ mod archive;
 mod base;
 mod builder;
 mod cancel;
+mod check;
 mod dependencies;
 mod engine;
 mod error;
@@ -38,6 +39,7 @@ mod vendor;
 mod workshop;
 
 pub use cancel::Cancel;
+pub use check::{Check, Finding, Severity};
 pub use dependencies::pack_wheels;
 pub use engine::{Destination, Host, Options, Outcome, PullRequest, Pulled, build, pull};
 pub use error::{Error, ErrorKind, PackagesError, SourceError};

@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::archive::Part as SourcePart;
+use crate::check::Facts;
 use crate::dependencies::{About, PartFile};
 use crate::error::Error;
 use crate::listing::{LeftOut, conflict, folder_conflict, folders_of};
+use crate::pack::Content;
 use crate::source::SourceFile;
 use crate::stamp::Stamp;
 
@@ -152,11 +154,22 @@ pub(crate) struct Packet {
     packed_size: u64,
     /// Where the bytes begin.
     offset: u64,
+    /// The source or include that it is of.
+    pub(crate) owner: String,
+    /// What the checks have to know of it.
+    pub(crate) facts: Option<Facts>,
 }
 
 impl Packet {
-    pub(crate) fn new(stamp: Option<Stamp>, packed: Packed, offset: u64) -> Self {
+    pub(crate) fn new(
+        own: &OwnFile<'_>,
+        stamp: Option<Stamp>,
+        (offset, packed): (u64, Packed),
+        facts: Option<Facts>,
+    ) -> Self {
         Self {
+            owner: own.owner.to_owned(),
+            facts,
             stamp,
             is_deflated: packed.method == lbx_archive::Method::Deflated,
             crc32: packed.crc32,
@@ -166,12 +179,18 @@ impl Packet {
         }
     }
 
+    /// Bytes, once unpacked.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// The bytes, in the zip that is `file`.
-    pub(crate) fn content(&self, file: &Arc<File>) -> (Packed, Source) {
+    pub(crate) fn content(&self, file: &Arc<File>) -> Content {
         let method =
             if self.is_deflated { lbx_archive::Method::Deflated } else { lbx_archive::Method::Stored };
         let (crc32, size, compressed_size) = (self.crc32, self.size, self.packed_size);
         let packed = Packed { method, crc32, compressed_size, size };
-        (packed, Source::Range { file: Arc::clone(file), offset: self.offset })
+        let source = Source::Range { file: Arc::clone(file), offset: self.offset };
+        Content { packed, source, facts: self.facts.clone() }
     }
 }

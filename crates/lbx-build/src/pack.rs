@@ -7,12 +7,15 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lbx_archive::{Compressor, Effort, LARGE, Method, Packed, Source, compress_large};
 
 use crate::cancel::Cancel;
+use crate::check::{Facts, look};
+use crate::dependencies::stripped;
 use crate::error::Error;
 
 /// A file to be compressed.
@@ -28,6 +31,8 @@ pub(crate) struct Wanted {
 #[derive(Clone, Debug)]
 pub(crate) struct Means<'m> {
     pub(crate) effort: Effort,
+    /// Whether symbols are taken out of machine code.
+    pub(crate) strip: bool,
     /// A folder for large files, until they are written.
     pub(crate) scratch: &'m Path,
     pub(crate) cancel: &'m Cancel,
@@ -35,8 +40,13 @@ pub(crate) struct Means<'m> {
     pub(crate) threads: usize,
 }
 
-/// The bytes of one file.
-pub(crate) type Content = (Packed, Source);
+/// The bytes of one file, and what the checks have to know of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Content {
+    pub(crate) packed: Packed,
+    pub(crate) source: Source,
+    pub(crate) facts: Option<Facts>,
+}
 
 /// How many bytes of files may be under way, beside the one that is waited for.
 const UNDER_WAY: u64 = 8 << 20;
@@ -200,18 +210,24 @@ fn compress(wanted: &Wanted, compressor: &mut Compressor, means: &Means<'_>) -> 
     if wanted.size >= LARGE {
         return compress_by_pieces(&wanted.location, means);
     }
-    let bytes = fs_err::read(&wanted.location)?;
+    let mut bytes = fs_err::read(&wanted.location)?;
+    if means.strip
+        && let Some(stripped) = stripped(&wanted.location.to_string_lossy(), &bytes)
+    {
+        bytes = stripped;
+    }
     let (packed, compressed) = compressor.compress(&bytes);
-    Ok((packed, Source::Memory(compressed.into())))
+    Ok(Content { packed, source: Source::Memory(compressed.into()), facts: look(&bytes, true) })
 }
 
 fn compress_by_pieces(location: &Path, means: &Means<'_>) -> Result<Content, Error> {
     let mut input = fs_err::File::open(location)?;
+    let facts = facts_of_large(input.file())?;
     let mut out = tempfile::tempfile_in(means.scratch)?;
     let packed = compress_large(Cancelled(input.file(), means.cancel), &mut out, means.effort);
     let packed = packed.map_err(|error| means.cancel.check().err().unwrap_or_else(|| error.into()))?;
     if packed.compressed_size < packed.size {
-        return Ok((packed, Source::Range { file: Arc::new(out), offset: 0 }));
+        return Ok(Content { packed, source: Source::Range { file: Arc::new(out), offset: 0 }, facts });
     }
     // As it is, then; and as it is now, whatever it was when it was read first.
     out.seek(SeekFrom::Start(0))?;
@@ -222,7 +238,19 @@ fn compress_by_pieces(location: &Path, means: &Means<'_>) -> Result<Content, Err
         .map_err(|error| means.cancel.check().err().unwrap_or_else(|| error.into()))?;
     let packed = Packed { method: Method::Stored, crc32: crc.crc().sum(), compressed_size: size, size };
     drop(crc);
-    Ok((packed, Source::Range { file: Arc::new(out), offset: 0 }))
+    Ok(Content { packed, source: Source::Range { file: Arc::new(out), offset: 0 }, facts })
+}
+
+/// What is large is data, and not searched, unless it is machine code.
+fn facts_of_large(file: &File) -> Result<Option<Facts>, Error> {
+    let mut start = [0; 4];
+    let count = file.read_at(&mut start, 0)?;
+    if !lbx_elf::is_elf(&start[..count]) {
+        return Ok(None);
+    }
+    let mut content = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or_default()];
+    file.read_exact_at(&mut content, 0)?;
+    Ok(look(&content, true))
 }
 
 /// A file that is read until the build is given up.
@@ -252,14 +280,13 @@ mod tests {
 
     fn all(wanted: &[Wanted], means: &Means<'_>) -> Vec<Result<Vec<u8>, String>> {
         pack(wanted, means, |next| {
-            let one = |_: &Wanted| {
-                next().map(|(packed, source)| bytes_of(packed, &source)).map_err(|error| error.to_string())
-            };
+            let one =
+                |_: &Wanted| next().map(|content| bytes_of(&content)).map_err(|error| error.to_string());
             wanted.iter().map(one).collect()
         })
     }
 
-    fn bytes_of(packed: Packed, source: &Source) -> Vec<u8> {
+    fn bytes_of(Content { packed, source, .. }: &Content) -> Vec<u8> {
         match source {
             Source::Memory(bytes) => bytes.to_vec(),
             Source::Range { file, offset } => {
@@ -276,7 +303,13 @@ mod tests {
         let content = |at: usize| format!("{at} ").repeat(at * 97 % 30_000).into_bytes();
         let wanted = wanted(folder.path(), &(0..300).map(content).collect::<Vec<_>>());
         let cancel = Cancel::new();
-        let with = |threads| Means { effort: Effort::Fast, scratch: folder.path(), cancel: &cancel, threads };
+        let with = |threads| Means {
+            effort: Effort::Fast,
+            strip: false,
+            scratch: folder.path(),
+            cancel: &cancel,
+            threads,
+        };
         let one = all(&wanted, &with(1));
         assert_eq!(one, all(&wanted, &with(2)));
         assert_eq!(one, all(&wanted, &with(7)));
@@ -289,7 +322,8 @@ mod tests {
         let mut wanted = wanted(folder.path(), &vec![b"x".repeat(10_000); 200]);
         wanted[150].location = folder.path().join("gone");
         let cancel = Cancel::new();
-        let means = Means { effort: Effort::Fast, scratch: folder.path(), cancel: &cancel, threads: 3 };
+        let means =
+            Means { effort: Effort::Fast, strip: false, scratch: folder.path(), cancel: &cancel, threads: 3 };
         let all = all(&wanted, &means);
         assert!(all[150].as_ref().unwrap_err().contains("gone"));
         assert_eq!(all.iter().filter(|one| one.is_ok()).count(), 199);
@@ -309,14 +343,15 @@ mod tests {
         let text = b"import os\n".repeat(usize::try_from(LARGE / 10).unwrap() + 1);
         let wanted = wanted(folder.path(), &[noise.clone(), text.clone()]);
         let cancel = Cancel::new();
-        let means = Means { effort: Effort::Fast, scratch: folder.path(), cancel: &cancel, threads: 2 };
+        let means =
+            Means { effort: Effort::Fast, strip: false, scratch: folder.path(), cancel: &cancel, threads: 2 };
         let contents = pack(&wanted, &means, |next| [next().unwrap(), next().unwrap()]);
-        assert_eq!(contents[0].0.method, Method::Stored);
-        assert_eq!(bytes_of(contents[0].0, &contents[0].1), noise);
+        assert_eq!(contents[0].packed.method, Method::Stored);
+        assert_eq!(bytes_of(&contents[0]), noise);
         let mut crc = flate2::Crc::new();
         crc.update(&noise);
-        assert_eq!(contents[0].0.crc32, crc.sum());
-        assert_eq!(contents[1].0.method, Method::Deflated);
-        assert_eq!(contents[1].0.size, text.len() as u64);
+        assert_eq!(contents[0].packed.crc32, crc.sum());
+        assert_eq!(contents[1].packed.method, Method::Deflated);
+        assert_eq!(contents[1].packed.size, text.len() as u64);
     }
 }

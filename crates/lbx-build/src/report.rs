@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::builder::{Builder, Built};
+use crate::check::Finding;
 use crate::engine::Context;
 use crate::listing::LeftOut;
 use crate::resolve::ResolvedSet;
@@ -140,6 +141,8 @@ pub struct ArtifactReport {
     pub wheels: Vec<WheelReport>,
     /// What was left out, and by which rule.
     pub left_out: Vec<LeftOut>,
+    /// What the checks found, the worst first.
+    pub findings: Vec<Finding>,
 }
 
 /// One wheel of an artifact.
@@ -230,6 +233,7 @@ impl ArtifactReport {
             layers: artifact.layers.clone(),
             wheels,
             left_out,
+            findings: Vec::new(),
         }
     }
 }

@@ -31,6 +31,9 @@ pub struct Config {
     /// What all of them leave out.
     #[serde(default)]
     pub prune: Prune,
+    /// What is made of what is wrong with artifacts.
+    #[serde(default)]
+    pub check: Check,
     /// How single packages are built, by name.
     #[serde(default)]
     pub build: BTreeMap<At<String>, Build>,
@@ -188,6 +191,15 @@ pub struct Prune {
     pub exclude: Option<Vec<At<String>>>,
     /// Patterns, as in `.gitignore`, of files that are kept whatever leaves them out.
     pub keep: Option<Vec<At<String>>>,
+}
+
+/// `[check]`: what is made of what is wrong with artifacts.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Check {
+    /// Patterns, as in `.gitignore`, of files that are as they are meant to be, whatever is found in them.
+    #[serde(default)]
+    pub accept: Vec<At<String>>,
 }
 
 /// A configuration that cannot be read: where, what, and what to do about it.

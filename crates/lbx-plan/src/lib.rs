@@ -30,7 +30,7 @@ mod requirements;
 
 pub use catalog::{Architecture, Architectures, Runtime, SymbolVersions};
 pub use config::{
-    Build, Compression, Config, ConfigError, Defaults, Function, Index, IndexStrategy, Layer, Origin,
+    Build, Check, Compression, Config, ConfigError, Defaults, Function, Index, IndexStrategy, Layer, Origin,
     Project, Prune, json_schema,
 };
 pub use encoding::{EncodingError, decode};

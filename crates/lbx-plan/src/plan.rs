@@ -12,7 +12,7 @@ use crate::config::{Build, Compression, Config, ConfigError, Function, Layer, di
 use crate::hidden::Hidden;
 use crate::locks::Selection;
 use crate::position::At;
-use crate::prune::Choices;
+use crate::prune::{self, Choices, Globs};
 use crate::requirements::{PlaceOption, RequirementFiles, RequirementsError};
 
 /// What a build does, in full.
@@ -34,6 +34,8 @@ pub struct Plan {
     pub system_packages: Vec<String>,
     /// The same for single packages, by normalised name.
     pub system_packages_of: BTreeMap<String, Vec<String>>,
+    /// Files in which whatever the checks find is meant to be.
+    pub accept: Globs,
     /// The sets of dependencies, each resolved once however many artifacts use it.
     pub sets: Vec<DependencySet>,
     /// The artifacts, in the order of their names.
@@ -244,6 +246,7 @@ impl Plan {
             build_images: config.build.iter().filter_map(image_of).collect(),
             system_packages: sorted(&config.project.system_packages),
             system_packages_of: config.build.iter().filter_map(packages_of).collect(),
+            accept: prune::globs(config, Some(&config.check.accept))?,
             sets: Vec::new(),
             artifacts: Vec::new(),
             not_selected: Vec::new(),

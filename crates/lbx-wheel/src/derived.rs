@@ -50,11 +50,23 @@ pub struct Derived {
 }
 
 impl Derived {
+    /// The content of a piece.
+    pub fn read(&self, piece: &Piece) -> Result<Vec<u8>, WheelError> {
+        let damaged = || WheelError::Damaged { member: piece.path.clone() };
+        let size = usize::try_from(piece.packed.compressed_size).map_err(|_| damaged())?;
+        let mut bytes = vec![0; size];
+        self.file.read_exact_at(&mut bytes, piece.offset)?;
+        decompress(piece.packed, &bytes).ok_or_else(damaged)
+    }
+
     /// Where the compressed bytes of a piece are.
     pub fn source(&self, piece: &Piece) -> Source {
         Source::Range { file: Arc::clone(&self.file), offset: piece.offset }
     }
 }
+
+/// Reads the content of the file that a recipe is asked about.
+pub type Read<'r> = &'r dyn Fn() -> Result<Vec<u8>, WheelError>;
 
 /// A piece as a recipe makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +105,7 @@ impl WheelStore {
         recipe: &str,
         go_on: &(dyn Fn() -> bool + Sync),
         state: impl Fn() -> S + Sync,
-        make: impl Fn(&mut S, &InstalledFile, Vec<u8>) -> Result<Vec<Made>, WheelError> + Sync,
+        make: impl Fn(&mut S, &InstalledFile, Read<'_>) -> Result<Vec<Made>, WheelError> + Sync,
     ) -> Result<Derived, WheelError> {
         let directory = wheel.path().parent().unwrap_or(Path::new("/"));
         let (data, index) = (format!("derived-{recipe}"), format!("derived-{recipe}.index"));
@@ -121,7 +133,7 @@ fn make_all<S>(
     wheel: &Wheel,
     go_on: GoOn<'_>,
     state: &(impl Fn() -> S + Sync),
-    make: &(impl Fn(&mut S, &InstalledFile, Vec<u8>) -> Result<Vec<Made>, WheelError> + Sync),
+    make: &(impl Fn(&mut S, &InstalledFile, Read<'_>) -> Result<Vec<Made>, WheelError> + Sync),
     out: &mut impl Write,
 ) -> Result<BTreeMap<String, Piece>, WheelError> {
     let open = wheel.open()?;
@@ -135,10 +147,8 @@ fn make_all<S>(
             scope.spawn(move || {
                 let mut state = state();
                 while let Some(file) = wheel.files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let pieces = go_on
-                        .check()
-                        .and_then(|()| wheel.read(file, open))
-                        .and_then(|content| make(&mut state, file, content));
+                    let read = || wheel.read(file, open);
+                    let pieces = go_on.check().and_then(|()| make(&mut state, file, &read));
                     let is_over = pieces.is_err();
                     if send.send(pieces).is_err() || is_over {
                         return;

@@ -40,7 +40,7 @@ mod tags;
 mod version;
 mod wheel;
 
-pub use derived::{Derived, Made, Piece};
+pub use derived::{Derived, Made, Piece, Read};
 pub use digest::Digest;
 pub use error::{TagMismatch, WheelError};
 pub use filename::WheelFilename;

@@ -76,6 +76,9 @@ pub(crate) struct Build {
     /// Build anew what has to be built from source, twice, and say what differs.
     #[arg(long)]
     pub(crate) rebuild: bool,
+    /// Publish what the checks find fault with, too.
+    #[arg(long)]
+    pub(crate) no_check: bool,
     /// Take what `lbx vendor` wrote into the store first.
     #[arg(long, value_name = "PATH")]
     pub(crate) from: Option<PathBuf>,

@@ -16,6 +16,8 @@ pub(crate) const SANDBOX: u8 = 5;
 pub(crate) const REQUIREMENTS: u8 = 6;
 /// The artifact cannot be put together: a conflict, or a wheel that cannot be used.
 pub(crate) const ARTIFACT: u8 = 7;
+/// The artifact is whole, and will not work in Lambda, or must not be published.
+pub(crate) const CHECKS: u8 = 8;
 /// What `lbx run` was given is no program; as shells have it.
 pub(crate) const NOT_EXECUTABLE: u8 = 126;
 /// What `lbx run` was given is not there; as shells have it.

@@ -37,6 +37,7 @@ impl From<lbx_build::Error> for Failure {
             ErrorKind::Sandbox => exit::SANDBOX,
             ErrorKind::Requirements => exit::REQUIREMENTS,
             ErrorKind::Artifact => exit::ARTIFACT,
+            ErrorKind::Checks => exit::CHECKS,
             ErrorKind::System => exit::SYSTEM,
             ErrorKind::Interrupted => exit::INTERRUPTED,
         };

@@ -21,9 +21,15 @@ struct Code<'c> {
 struct Names<'n> {
     by_name: BTreeMap<&'n str, Vec<&'n ElfFacts>>,
     libraries: BTreeSet<&'n str>,
+    /// Whether there is no more.
+    whole: bool,
 }
 
-pub(super) fn check(subject: &Subject<'_>, layers: &[&Subject<'_>], target: &Target<'_>) -> Vec<Finding> {
+pub(super) fn check(
+    subject: &Subject<'_>,
+    layers: Option<&[&Subject<'_>]>,
+    target: &Target<'_>,
+) -> Vec<Finding> {
     let mut found = Vec::new();
     for file in &subject.files {
         if let Some(Err(error)) = file.facts.and_then(|facts| facts.elf.as_ref()) {
@@ -35,14 +41,14 @@ pub(super) fn check(subject: &Subject<'_>, layers: &[&Subject<'_>], target: &Tar
     if own.is_empty() {
         return found;
     }
-    let others: Vec<Code<'_>> = layers.iter().flat_map(|layer| &layer.files).filter_map(code).collect();
-    let names = Names::of(own.iter().chain(&others), target);
+    let others: Vec<Code<'_>> =
+        layers.unwrap_or_default().iter().flat_map(|layer| &layer.files).filter_map(code).collect();
+    let names = Names::of(own.iter().chain(&others), layers.is_some(), target);
     let loaded = loaded(&own);
-    let paths: BTreeSet<&str> = subject.files.iter().map(|file| file.path).collect();
     for code in &own {
         let severity = if loaded.contains(code.file.path) { Severity::Error } else { Severity::Warning };
         found.extend(code.check(severity, &names, target).into_iter().map(|one| one.about(code.file)));
-        found.extend(code.leaving(subject.is_layer, &paths).map(|one| one.about(code.file)));
+        found.extend(code.leaving().map(|one| one.about(code.file)));
     }
     found
 }
@@ -53,7 +59,7 @@ fn code<'c>(file: &'c File<'c>) -> Option<Code<'c>> {
 }
 
 impl<'n> Names<'n> {
-    fn of(all: impl Iterator<Item = &'n Code<'n>>, target: &Target<'n>) -> Self {
+    fn of(all: impl Iterator<Item = &'n Code<'n>>, whole: bool, target: &Target<'n>) -> Self {
         let mut by_name: BTreeMap<&str, Vec<&ElfFacts>> = BTreeMap::new();
         for code in all {
             let file_name = name_of(code.file.path);
@@ -62,11 +68,12 @@ impl<'n> Names<'n> {
             }
         }
         let libraries = target.runtime.libraries.iter().chain(target.libraries);
-        Self { by_name, libraries: libraries.map(String::as_str).collect() }
+        Self { by_name, libraries: libraries.map(String::as_str).collect(), whole }
     }
 
     fn has(&self, library: &str, machine: &str) -> bool {
-        self.libraries.contains(library)
+        !self.whole
+            || self.libraries.contains(library)
             || self.by_name.get(library).is_some_and(|all| all.iter().any(|one| one.machine == machine))
     }
 }
@@ -108,10 +115,8 @@ impl Code<'_> {
         }
         let mut found = Vec::new();
         for library in self.facts.needed.iter().filter(|library| !names.has(library, machine)) {
-            let message = format!(
-                "needs {library}, which is not in the artifact, its layers or {}",
-                target.runtime.os
-            );
+            let message =
+                format!("needs {library}, which is not in the artifact, its layers or {}", target.runtime.os);
             let hint = "add a package or a layer that has it, or put it into `lib/` of the artifact";
             found.push(Finding::new(severity, Check::Elf, message).with_hint(hint));
         }
@@ -134,19 +139,25 @@ impl Code<'_> {
     }
 
     /// Paths that lead to where nothing of the package can be.
-    fn leaving(&self, is_layer: bool, paths: &BTreeSet<&str>) -> impl Iterator<Item = Finding> {
+    fn leaving(&self) -> impl Iterator<Item = Finding> {
         let folder = self.file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let leaves = |path: &&String| match path.strip_prefix("$ORIGIN").or_else(|| path.strip_prefix("${ORIGIN}")) {
-            Some(rest) => resolve(folder, rest).is_none(),
-            None => {
-                let known = ["/var/task", "/var/runtime", "/var/lang", "/opt", "/lib", "/usr/lib", "/lib64", "/usr/lib64"];
-                !path.is_empty() && !known.iter().any(|known| path.starts_with(known))
-            }
-        };
-        let all_there = self.facts.needed.iter().all(|library| {
-            self.facts.paths.iter().all(|path| !path.starts_with('/')) || paths.contains(library.as_str())
-        });
-        let _ = (is_layer, all_there);
+        let leaves =
+            |path: &&String| match path.strip_prefix("$ORIGIN").or_else(|| path.strip_prefix("${ORIGIN}")) {
+                Some(rest) => resolve(folder, rest).is_none(),
+                None => {
+                    let known = [
+                        "/var/task",
+                        "/var/runtime",
+                        "/var/lang",
+                        "/opt",
+                        "/lib",
+                        "/usr/lib",
+                        "/lib64",
+                        "/usr/lib64",
+                    ];
+                    !path.is_empty() && !known.iter().any(|known| path.starts_with(known))
+                }
+            };
         self.facts.paths.iter().filter(leaves).map(|path| {
             let message = format!("looks for libraries in `{path}`, which is outside of the artifact");
             Finding::new(Severity::Warning, Check::Elf, message)
@@ -182,4 +193,116 @@ fn too_new(version: &str, runtime: &Runtime) -> Option<String> {
     };
     let highest = format!("{}_{highest}", wanted.family);
     (VersionName::parse(&highest)? < wanted).then_some(highest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Facts;
+    use super::*;
+
+    fn facts(change: impl FnOnce(&mut ElfFacts)) -> Facts {
+        let mut elf = ElfFacts { machine: "x86_64".to_owned(), is_shared: true, ..ElfFacts::default() };
+        change(&mut elf);
+        Facts { elf: Some(Ok(elf)), ..Facts::default() }
+    }
+
+    fn needs(library: &str) -> Facts {
+        facts(|elf| elf.needed = vec![library.to_owned()])
+    }
+
+    fn found(own: &[(&str, Facts)], layer: Option<&[(&str, Facts)]>) -> Vec<(Severity, String)> {
+        let runtime = Runtime::find("python3.11").unwrap();
+        let target = Target { runtime: &runtime, arch: lbx_plan::Architecture::X86_64, libraries: &[] };
+        fn subject<'s>(files: &'s [(&str, Facts)]) -> Subject<'s> {
+            let file = |(path, facts): &'s (&str, Facts)| File {
+                path,
+                owner: "x 1",
+                own: false,
+                size: 1,
+                mode: None,
+                offered: None,
+                facts: Some(facts),
+            };
+            Subject { name: "f", zip_size: None, is_layer: false, files: files.iter().map(file).collect() }
+        }
+        let layer = subject(layer.unwrap_or_default());
+        let found = check(&subject(own), Some(&[&layer]), &target);
+        found.into_iter().map(|one| (one.severity, one.message)).collect()
+    }
+
+    const MODULE: &str = "a/b.cpython-311-x86_64-linux-gnu.so";
+
+    #[test]
+    fn a_library_of_the_system_the_artifact_or_a_layer_is_there() {
+        assert_eq!(found(&[(MODULE, needs("libc.so.6"))], None), []);
+        let bundled = facts(|elf| elf.soname = Some("libx-1.so.3".to_owned()));
+        assert_eq!(found(&[(MODULE, needs("libx-1.so.3")), ("a.libs/libx.so", bundled.clone())], None), []);
+        assert_eq!(found(&[(MODULE, needs("libx-1.so.3"))], Some(&[("lib/libx.so", bundled)])), []);
+    }
+
+    #[test]
+    fn a_library_that_is_nowhere_is_an_error_where_python_would_load_it_and_else_a_warning() {
+        let missing = found(&[(MODULE, needs("libpq.so.5"))], None);
+        assert_eq!(missing[0].0, Severity::Error);
+        assert!(
+            missing[0].1.contains("libpq.so.5") && missing[0].1.contains("Amazon Linux 2"),
+            "{missing:?}"
+        );
+        assert_eq!(found(&[("a/plugin.so", needs("libpq.so.5"))], None)[0].0, Severity::Warning);
+        let through = [(MODULE, needs("liby.so")), ("a/liby.so", needs("libpq.so.5"))];
+        assert_eq!(found(&through, None)[0].0, Severity::Error, "what is needed in turn");
+    }
+
+    #[test]
+    fn another_cpu_is_found() {
+        let arm = || facts(|elf| elf.machine = "aarch64".to_owned());
+        assert_eq!(found(&[(MODULE, arm())], None)[0].0, Severity::Error);
+        assert_eq!(found(&[("a/attach_arm.so", arm())], None)[0].0, Severity::Warning);
+        // A library for another CPU does not count.
+        let both = [(MODULE, needs("liby.so")), ("a/liby.so", arm())];
+        assert!(found(&both, None).iter().any(|(_, message)| message.contains("needs liby.so")));
+    }
+
+    #[test]
+    fn versions_of_symbols_count_by_the_target_and_name_a_symbol() {
+        let of = |library: &str, version: &str| {
+            facts(|elf| {
+                elf.needed = vec![library.to_owned()];
+                elf.versions = vec![(library.to_owned(), version.to_owned(), Some("memcpy".to_owned()))];
+            })
+        };
+        for (library, version) in [
+            ("libc.so.6", "GLIBC_2.26"),
+            ("libstdc++.so.6", "GLIBCXX_3.4.24"),
+            ("libc.so.6", "GLIBC_PRIVATE"),
+            ("libm.so.6", "GLIBC_2.2.5"),
+        ] {
+            assert_eq!(found(&[(MODULE, of(library, version))], None), [], "{version}");
+        }
+        for (library, version) in [
+            ("libc.so.6", "GLIBC_2.28"),
+            ("libstdc++.so.6", "GLIBCXX_3.4.29"),
+            ("libstdc++.so.6", "CXXABI_1.3.13"),
+        ] {
+            let found = found(&[(MODULE, of(library, version))], None);
+            assert!(found[0].1.contains(version) && found[0].1.contains("`memcpy`"), "{found:?}");
+        }
+        // Who brings a library brings its symbols.
+        let bundled = facts(|elf| elf.soname = Some("libstdc++.so.6".to_owned()));
+        let both = [(MODULE, of("libstdc++.so.6", "GLIBCXX_3.4.29")), ("a.libs/libstdc++.so.6", bundled)];
+        assert_eq!(found(&both, None), []);
+    }
+
+    #[test]
+    fn paths_that_lead_out_are_found() {
+        let of = |path: &str| facts(|elf| elf.paths = vec![path.to_owned()]);
+        for inside in
+            ["$ORIGIN", "$ORIGIN/../a.libs", "${ORIGIN}/lib", "/opt/lib", "/var/task/lib", "/usr/lib64"]
+        {
+            assert_eq!(found(&[("a/b.so", of(inside))], None), [], "{inside}");
+        }
+        for outside in ["$ORIGIN/../../lib", "/home/me/lib", "lib", "/usr/local/cuda/lib64"] {
+            assert_eq!(found(&[("a/b.so", of(outside))], None).len(), 1, "{outside}");
+        }
+    }
 }

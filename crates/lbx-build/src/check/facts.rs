@@ -36,7 +36,9 @@ pub(crate) struct ElfFacts {
 /// are called so, and programs have the bit.
 pub(crate) fn has_facts(path: &str, executable: bool) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    executable || name.contains(".so.") || std::path::Path::new(name).extension().is_some_and(|end| end == "so")
+    executable
+        || name.contains(".so.")
+        || std::path::Path::new(name).extension().is_some_and(|end| end == "so")
 }
 
 /// Looks into a file. Only the user's own are searched for secrets: a wheel is everybody's.
@@ -54,9 +56,11 @@ fn elf(content: &[u8]) -> Result<ElfFacts, String> {
         });
         has.next().map(|symbol| symbol.name.clone())
     };
-    let versions = elf.needs.iter().filter(|need| !need.weak).map(|need| {
-        (need.library.clone(), need.version.clone(), symbol(&need.version, &need.library))
-    });
+    let versions = elf
+        .needs
+        .iter()
+        .filter(|need| !need.weak)
+        .map(|need| (need.library.clone(), need.version.clone(), symbol(&need.version, &need.library)));
     Ok(ElfFacts {
         machine: match elf.machine {
             Machine::X86_64 => "x86_64".to_owned(),
@@ -75,7 +79,10 @@ fn elf(content: &[u8]) -> Result<ElfFacts, String> {
 const SECRETS: [(&str, &str); 11] = [
     ("a private key", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
     ("an access key of AWS", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
-    ("a secret key of AWS", r#"(?i)aws_?secret_?access_?key["']?\s*[:=]\s*["']?[A-Za-z0-9/+]{40}(?:[^A-Za-z0-9/+=]|$)"#),
+    (
+        "a secret key of AWS",
+        r#"(?i)aws_?secret_?access_?key["']?\s*[:=]\s*["']?[A-Za-z0-9/+]{40}(?:[^A-Za-z0-9/+=]|$)"#,
+    ),
     ("a token of GitHub", r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{82})\b"),
     ("a token of GitLab", r"\bglpat-[A-Za-z0-9_-]{20}"),
     ("a token of PyPI", r"\bpypi-AgE[A-Za-z0-9_-]{50,}"),

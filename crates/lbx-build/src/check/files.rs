@@ -42,8 +42,9 @@ fn secrets(file: &File<'_>) -> Vec<Finding> {
     let name = file.path.rsplit('/').next().unwrap_or(file.path);
     let is_environment = name == ".env" || name.starts_with(".env.");
     let is_template = ["example", "sample", "template", "dist"].iter().any(|word| name.ends_with(word));
-    let is_key = matches!(name, "id_rsa" | "id_dsa" | "id_ecdsa" | "id_ed25519" | ".netrc" | ".pypirc" | ".npmrc")
-        || file.path.ends_with(".aws/credentials");
+    let is_key =
+        matches!(name, "id_rsa" | "id_dsa" | "id_ecdsa" | "id_ed25519" | ".netrc" | ".pypirc" | ".npmrc")
+            || file.path.ends_with(".aws/credentials");
     if file.own && (is_environment && !is_template || is_key) {
         found.push(secret(file, "its name is one of files with credentials".to_owned()));
     }
@@ -75,7 +76,8 @@ fn shadows(subject: &Subject<'_>, runtime: &Runtime) -> Vec<Finding> {
             _ => continue,
         };
         if seen.insert(module) {
-            let message = format!("`{module}` hides the module of that name of {whose} in {}", runtime.runtime);
+            let message =
+                format!("`{module}` hides the module of that name of {whose} in {}", runtime.runtime);
             let hint = "every import of it gets this one: rename it, or drop the package";
             found.push(Finding::new(Severity::Warning, Check::Files, message).about(file).with_hint(hint));
         }

@@ -50,10 +50,8 @@ fn exactly(size: u64) -> String {
 fn advice(subject: &Subject<'_>) -> String {
     let owners = largest(subject.files.iter().map(|file| (file.owner, file.size)));
     let named = |(name, size): &(&str, u64)| format!("{name} {}", bytes(*size));
-    let mut text = format!(
-        "largest: {}",
-        owners.iter().take(NAMED).map(named).collect::<Vec<_>>().join(", ")
-    );
+    let mut text =
+        format!("largest: {}", owners.iter().take(NAMED).map(named).collect::<Vec<_>>().join(", "));
     let sets = subject.files.iter().filter_map(|file| Some((file.offered?.name(), file.size)));
     let sets = largest(sets);
     if !sets.is_empty() {

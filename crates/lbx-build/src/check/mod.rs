@@ -14,7 +14,7 @@ use lbx_plan::Runtime;
 use lbx_plan::prune::Set;
 use serde::Serialize;
 
-pub(crate) use self::facts::{ElfFacts, Facts, has_facts, look};
+pub(crate) use self::facts::{ElfFacts, FACTS, Facts, has_facts, look};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -116,8 +116,14 @@ pub(crate) struct Target<'t> {
 }
 
 /// Looks at an artifact, with the layers that it runs with. What is found is sorted, the worst first.
-pub(crate) fn check(subject: &Subject<'_>, layers: &[&Subject<'_>], target: &Target<'_>) -> Vec<Finding> {
-    let mut found = limits::check(subject, layers);
+///
+/// Where nothing is known of a layer, `layers` is none, and what might be in it is not missed.
+pub(crate) fn check(
+    subject: &Subject<'_>,
+    layers: Option<&[&Subject<'_>]>,
+    target: &Target<'_>,
+) -> Vec<Finding> {
+    let mut found = limits::check(subject, layers.unwrap_or_default());
     found.extend(elf::check(subject, layers, target));
     found.extend(files::check(subject, target.runtime));
     found.sort();

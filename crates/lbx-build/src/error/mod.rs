@@ -403,6 +403,12 @@ pub enum Error {
         /// The owner of a file below it.
         second: String,
     },
+    /// Artifacts that will not work, by what was said of them before.
+    #[error("{} not published: see above", listed(artifacts.iter()))]
+    Checks {
+        /// Their names.
+        artifacts: Vec<String>,
+    },
     /// An artifact would hold nothing.
     #[error("the {kind} `{name}` would be empty")]
     Empty {
@@ -507,6 +513,8 @@ pub enum ErrorKind {
     Requirements,
     /// The artifact cannot be put together.
     Artifact,
+    /// The artifact is there, and will not work.
+    Checks,
     /// The operating system refuses something, such as room on the disk.
     System,
     /// The build was asked to stop.
@@ -634,6 +642,7 @@ impl Error {
             | Self::Conflict { .. }
             | Self::FolderConflict { .. }
             | Self::Empty { .. } => ErrorKind::Artifact,
+            Self::Checks { .. } => ErrorKind::Checks,
             Self::Output(_)
             | Self::Archive { .. }
             | Self::Io(_)

@@ -71,7 +71,7 @@ fn services(config: &Config, names: &[At<String>]) -> Result<Option<BTreeSet<Str
     Ok((!all).then(|| names.iter().map(|name| name.value.clone()).collect()))
 }
 
-fn globs(config: &Config, patterns: Option<&Vec<At<String>>>) -> Result<Globs, ConfigError> {
+pub(crate) fn globs(config: &Config, patterns: Option<&Vec<At<String>>>) -> Result<Globs, ConfigError> {
     let patterns = patterns.map_or(&[][..], Vec::as_slice);
     Globs::new(patterns.iter().map(|at| at.value.clone()).collect()).map_err(|error: GlobError| {
         let offset = patterns.get(error.index).map_or(0, |at| at.offset);

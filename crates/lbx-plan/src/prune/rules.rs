@@ -58,6 +58,13 @@ pub enum Set {
     Examples,
 }
 
+impl Set {
+    /// The word for it in `lbx.toml`, which is that of its rule.
+    pub fn name(self) -> &'static str {
+        RULES.iter().find(|data| data.set == Some(self)).map_or("", |data| data.rule.name())
+    }
+}
+
 /// Packages that a rule spares although it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spare {

@@ -109,8 +109,19 @@ fn options(
     let (offline, locked) = (build.place.offline, build.locked);
     let from = build.from.as_ref().map(|from| environment.current_dir.join(from));
     let (rebuild, source_date_epoch) = (build.rebuild, epoch(environment)?);
-    let (aside, start) = (Vec::new(), Start::default());
-    Ok(Options { destination, offline, locked, rebuild, aside, from, limits, start, source_date_epoch })
+    let (aside, start, check) = (Vec::new(), Start::default(), !build.no_check);
+    Ok(Options {
+        destination,
+        offline,
+        locked,
+        rebuild,
+        check,
+        aside,
+        from,
+        limits,
+        start,
+        source_date_epoch,
+    })
 }
 
 /// `SOURCE_DATE_EPOCH` as a number: the specification has it end the program when it is none.

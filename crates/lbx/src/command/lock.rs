@@ -37,6 +37,7 @@ fn try_run(output: &Arc<Output>, lock: &Lock, environment: &Environment) -> Resu
         offline: lock.place.offline,
         locked: false,
         rebuild: false,
+        check: false,
         aside: Vec::new(),
         from: None,
         limits: lock.limits.with_defaults(),

@@ -74,6 +74,7 @@ fn question(build: &Build, environment: &Environment, config: Option<&PathBuf>) 
         build.output.as_ref().map(absolute),
         build.out_dir.as_ref().map(absolute),
         build.locked,
+        build.no_check,
         build.place.runtime,
         build.place.arch,
         build.place.image,

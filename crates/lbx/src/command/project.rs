@@ -51,6 +51,7 @@ pub(super) fn stand_in(output: &Output, place: &Place) -> Config {
         functions: BTreeMap::new(),
         layers: BTreeMap::new(),
         prune: Prune::default(),
+        check: lbx_plan::Check::default(),
         build: BTreeMap::new(),
         index: Vec::new(),
         origin: lbx_plan::Origin::default(),

@@ -37,6 +37,7 @@ fn try_run(output: &Arc<Output>, vendor: &Vendor, environment: &Environment) -> 
         offline: vendor.place.offline,
         locked: true,
         rebuild: false,
+        check: false,
         aside: Vec::new(),
         from: None,
         limits: vendor.limits.with_defaults(),

@@ -142,6 +142,7 @@ impl Renderer for Bars {
             | Event::NotReproducible { .. }
             | Event::LockWritten { .. }
             | Event::Damaged { .. }
+            | Event::Found { .. }
             | Event::ResolveRefused { .. } => {
                 if let Some(line) = state.names.line(event, false) {
                     self.say(&format!("lbx: {line}"));

@@ -63,6 +63,9 @@ fn value(event: &Event) -> Value {
         Event::ResolveFinished { set, wheels, lock } => {
             json!({"reason": "resolve-finished", "set": set, "wheels": wheels, "lock": lock})
         }
+        Event::Found { artifact, finding } => {
+            json!({"reason": "found", "artifact": artifact, "finding": finding})
+        }
         Event::Damaged { path } => json!({"reason": "damaged", "path": path}),
         Event::ArtifactStarted { artifact } => json!({"reason": "artifact-started", "artifact": artifact}),
         Event::ArtifactFinished { artifact, path, size, files } => {

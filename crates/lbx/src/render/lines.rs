@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use lbx_build::Event;
+use lbx_build::{Event, Finding, Severity};
 use lbx_image::{Event as ImageEvent, Origin};
 use lbx_sandbox::{Backend, Claims};
 
@@ -116,6 +116,7 @@ impl Names {
             }
             Event::LockWritten { path, packages, changes } => Some(lock_written(path, *packages, changes)),
             Event::ArtifactStarted { .. } => None,
+            Event::Found { artifact, finding } => Some(found(name(&self.artifacts, *artifact), finding)),
             Event::Damaged { path } => Some(super::damaged(path)),
             Event::ArtifactFinished { artifact, size, files, .. } => {
                 let name = name(&self.artifacts, *artifact);
@@ -161,6 +162,21 @@ fn isolation(backend: Backend, claims: Claims, refused: &[String]) -> Option<Str
         let because = refused.first().map(|why| format!(", because of {why}")).unwrap_or_default();
         format!("isolation is {level} here (backend {backend}{because}); not promised: {missing}")
     })
+}
+
+/// Something that is wrong with an artifact, and below it what can be done.
+fn found(artifact: &str, finding: &Finding) -> String {
+    let severity = match finding.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let place = finding.path.as_ref().map(|path| match &finding.owner {
+        Some(owner) => format!("{} ({}) ", printable(path), printable(owner)),
+        None => format!("{} ", printable(path)),
+    });
+    let hint = finding.hint.as_ref().map(|hint| format!("\nlbx:   {}", printable(hint)));
+    let (place, hint) = (place.unwrap_or_default(), hint.unwrap_or_default());
+    format!("{severity}: {artifact}: {place}{}{hint}", printable(&finding.message))
 }
 
 /// What is going to happen, in a line.

@@ -3,6 +3,7 @@
 //! | module | about |
 //! |---|---|
 //! | `examples` | each project of `examples/`: its zips, its report, its handlers imported in the sandbox |
+//! | `checks` | what is checked before a zip is published, what is left to the runtime, what is stripped |
 //! | `commands` | `pull`, `--help`, `--quiet`, `--message-format json` |
 //! | `doctor` | `lbx doctor`, what it fixes, and how sandbox errors end |
 //! | `configuration` | what is wrong with lbx.toml and the files that it names |
@@ -25,6 +26,7 @@
 //! `support` runs the binary, `lambda` runs handlers as Lambda does.
 
 mod architectures;
+mod checks;
 mod commands;
 mod configuration;
 mod doctor;

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lbx_archive::{After, Effort, Tail, Timestamp, WriteError};
-use lbx_plan::prune::{self, Policy, Requirer};
-use lbx_plan::{Artifact, Compression, Kind, Plan};
+use lbx_plan::prune::{self, Decision, Installed, Member, Policy, Requirer, RuntimeProvided};
+use lbx_plan::{Artifact, Compression, Hidden, Kind, Plan};
 use lbx_wheel::{Wheel, normalize_name};
 
 use crate::check::{self, Facts, Subject};
 use crate::dependencies::{Ingredients, Part as DependencyPart, STRIP};
 use crate::engine::{Context, Options};
 use crate::error::Error;
+use crate::locked;
 use crate::own::{Before, Own, OwnFile, Packet};
 use crate::pack::{Content, Means, Wanted, pack};
 use crate::project::Project;
@@ -21,6 +22,7 @@ use crate::report::{ArtifactReport, Made};
 use crate::resolve::ResolvedSet;
 use crate::source::{self, SourceFile, SourceTree};
 use crate::stamp::Stamp;
+use crate::workshop::Workshop;
 
 /// One source or include of an artifact, as it is on disk.
 #[derive(Debug)]
@@ -105,12 +107,13 @@ fn is_laid_out(artifact: &Artifact, tree: &SourceTree) -> bool {
 
 /// Builds an artifact's zip in the staging folder.
 pub(crate) fn build(
-    context: &Context,
+    workshop: &Workshop,
     index: usize,
     artifact: &Artifact,
     set: Option<&ResolvedSet>,
     staging: &Staging,
 ) -> Result<Built, Error> {
+    let context = workshop.context();
     let wheels = set.map_or(&[][..], |set| &set.wheels);
     let parts = context.parts.get(index).map_or(&[][..], Vec::as_slice);
     let stamp = context.options.source_date_epoch.map_or_else(Timestamp::default, Timestamp::from_unix);
@@ -119,6 +122,10 @@ pub(crate) fn build(
     prune::check_services(&context.project.config, artifact, paths).map_err(lbx_plan::PlanError::from)?;
     let mut policy = Policy::new(&artifact.prune);
     policy.drop_tools(unrequired(wheels, parts)?);
+    let provided = provided(workshop, artifact, wheels)?;
+    if let Some(Decision::Dropped(dropped)) = &provided {
+        policy.drop_provided(dropped.iter().map(|one| one.name.clone()));
+    }
     let strip = artifact.prune.strip;
     let of = Ingredients { wheels, prefix, policy: &policy, stamp, effort, strip };
     let dependencies = context.dependencies.get(&context.ground, &context.wheels, &of)?;
@@ -134,7 +141,39 @@ pub(crate) fn build(
         facts = found;
         Ok(tail)
     })?;
-    Ok(Built::new(context, artifact, (dependencies, own), &tail, facts))
+    let mut built = Built::new(context, artifact, (dependencies, own), &tail, facts);
+    built.report.runtime_provided = provided;
+    Ok(built)
+}
+
+/// Whether the AWS SDK is left to the runtime, if that is asked: by what the image has.
+fn provided(
+    workshop: &Workshop,
+    artifact: &Artifact,
+    wheels: &[Arc<Wheel>],
+) -> Result<Option<Decision>, Error> {
+    let context = workshop.context();
+    if artifact.prune.runtime_provided == RuntimeProvided::Keep || wheels.is_empty() {
+        return Ok(None);
+    }
+    let builder = workshop.builder()?;
+    let packages = &builder.base().packages;
+    let image: Vec<Installed<'_>> =
+        packages.iter().map(|(name, version)| Installed { name, version }).collect();
+    let names: Vec<String> = wheels.iter().map(|wheel| normalize_name(&wheel.metadata.name)).collect();
+    let members: Vec<Member<'_>> = names
+        .iter()
+        .zip(wheels)
+        .map(|(name, wheel)| Member {
+            name,
+            version: &wheel.metadata.version,
+            requires: &wheel.metadata.requires_dist,
+        })
+        .collect();
+    let lines = artifact.set.and_then(|set| context.plan.sets.get(set)).map(|set| &set.lines);
+    let asked = lines.into_iter().flatten().map(Hidden::expose);
+    let environment = locked::environment(&context.plan)?;
+    Ok(Some(prune::provided(&image, &members, asked, &environment)))
 }
 
 /// An artifact whose zip is written.

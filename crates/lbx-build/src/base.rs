@@ -1,5 +1,6 @@
 //! The image as a place to run things: its root, its environment, its Python.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::sync::{Mutex, PoisonError, mpsc};
 
 use lbx_image::Image;
 use lbx_sandbox::{End, Exit, Network, Overlay, Reached, Root, Spec, Stream, Streams};
+use lbx_wheel::normalize_name;
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -34,7 +36,16 @@ try:
     index = PyPI.simple_url
 except Exception:
     index = None
-print(json.dumps({'python': '%d.%d.%d' % sys.version_info[:3], 'pip': pip, 'index': index}))";
+packages = {}
+try:
+    import os
+    from importlib.metadata import distributions
+    for one in distributions(path=sys.path + [os.environ.get('LAMBDA_RUNTIME_DIR', '/var/runtime')]):
+        if one.metadata['Name']:
+            packages.setdefault(one.metadata['Name'], one.version)
+except Exception:
+    pass
+print(json.dumps({'python': '%d.%d.%d' % sys.version_info[:3], 'pip': pip, 'index': index, 'packages': packages}))";
 
 /// An image that is ready to run things.
 #[derive(Debug)]
@@ -51,6 +62,8 @@ pub(crate) struct Base {
     pub(crate) pip: String,
     /// The index that its pip asks when it is told of none.
     pub(crate) index: Option<String>,
+    /// The distributions that it has, by normalised name, with their versions.
+    pub(crate) packages: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -58,6 +71,8 @@ struct Found {
     python: String,
     pip: Option<String>,
     index: Option<String>,
+    #[serde(default)]
+    packages: BTreeMap<String, String>,
 }
 
 impl Base {
@@ -77,7 +92,9 @@ impl Base {
         let pip = found.pip.ok_or_else(|| Error::NoPip { image: site.choice.image.clone() })?;
         let digest = image.manifest_digest.to_string();
         site.tell(Event::ImageReady { digest, python: found.python.clone(), pip: pip.clone() });
-        Ok(Self { image, root, interpreter, python: found.python, pip, index: found.index })
+        let packages = found.packages.into_iter().map(|(name, version)| (normalize_name(&name), version));
+        let (python, index, packages) = (found.python, found.index, packages.collect());
+        Ok(Self { image, root, interpreter, python, pip, index, packages })
     }
 }
 

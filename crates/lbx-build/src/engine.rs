@@ -291,7 +291,7 @@ fn build_in(workshop: &Arc<Workshop>, staging: publish::Staging) -> Result<Outco
         None => resolve_unlocked(workshop, index, set),
     })?;
     let built = parallel(context, &context.plan.artifacts, |index, artifact| {
-        build_artifact(context, &sets, &staging, index, artifact)
+        build_artifact(workshop, &sets, &staging, index, artifact)
     })?;
     context.ground.cancel.check()?;
     let built = check_all(context, built)?;
@@ -353,15 +353,15 @@ fn resolve_unlocked(workshop: &Workshop, index: usize, set: &DependencySet) -> R
 }
 
 fn build_artifact(
-    context: &Context,
+    workshop: &Workshop,
     sets: &[ResolvedSet],
     staging: &publish::Staging,
     index: usize,
     artifact: &Artifact,
 ) -> Result<archive::Built, Error> {
-    context.ground.tell(Event::ArtifactStarted { artifact: index });
+    workshop.context().ground.tell(Event::ArtifactStarted { artifact: index });
     let set = artifact.set.and_then(|set| sets.get(set));
-    archive::build(context, index, artifact, set, staging)
+    archive::build(workshop, index, artifact, set, staging)
 }
 
 /// Does `work` on every item, as many at once as there are cores, and returns the results in order. The

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use lbx_plan::Artifact;
 use lbx_plan::locks::{Selection, Source};
+use lbx_plan::prune::RuntimeProvided;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -144,7 +146,9 @@ impl Basis {
         let options = &context.options;
         // Where something was built, the image counts, and its tag may lead to another one.
         let is_built = |set: &ResolvedSet| !set.built.is_empty();
-        if sets.iter().any(is_built)
+        let is_provided = |artifact: &Artifact| artifact.prune.runtime_provided == RuntimeProvided::Drop;
+        let counts_the_image = sets.iter().any(is_built) || context.plan.artifacts.iter().any(is_provided);
+        if counts_the_image
             || options.rebuild
             || options.from.is_some()
             || sets.iter().any(is_resolved)

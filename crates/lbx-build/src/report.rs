@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lbx_archive::Written;
 use lbx_index::Taken;
+use lbx_plan::prune::Decision;
 use lbx_plan::{Artifact, DependencySet, Kind};
 use lbx_sandbox::{Backend, Claims, Level};
 use lbx_wheel::Wheel;
@@ -141,6 +142,8 @@ pub struct ArtifactReport {
     pub wheels: Vec<WheelReport>,
     /// What was left out, and by which rule.
     pub left_out: Vec<LeftOut>,
+    /// Whether the AWS SDK was left to the runtime, if that was asked, with both versions.
+    pub runtime_provided: Option<Decision>,
     /// What the checks found, the worst first.
     pub findings: Vec<Finding>,
 }
@@ -233,6 +236,7 @@ impl ArtifactReport {
             layers: artifact.layers.clone(),
             wheels,
             left_out,
+            runtime_provided: None,
             findings: Vec::new(),
         }
     }

@@ -8,6 +8,7 @@ mod dependencies;
 mod host;
 mod measure;
 mod package;
+mod packaging;
 mod peak;
 mod sandbox;
 mod unpack;
@@ -44,7 +45,7 @@ pub(crate) fn step(step: &Step) -> Result<()> {
 
 /// A number, and what it must be.
 struct Number {
-    key: &'static str,
+    key: String,
     value: f64,
     /// At least this, or at most.
     bound: Bound,
@@ -83,8 +84,8 @@ struct Results {
 }
 
 impl Results {
-    fn add(&mut self, key: &'static str, value: f64, bound: Bound) {
-        self.numbers.push(Number { key, value, bound });
+    fn add(&mut self, key: impl Into<String>, value: f64, bound: Bound) {
+        self.numbers.push(Number { key: key.into(), value, bound });
     }
 
     fn skip(&mut self, key: &str, peer: &str) {
@@ -126,6 +127,7 @@ pub(crate) fn run() -> Result<()> {
     dependencies::measure(scratch.path(), &image, &mut results)?;
     host::measure(scratch.path(), &image, &mut results)?;
     unpack::measure(scratch.path(), &image, &mut results)?;
+    packaging::measure(scratch.path(), &image, &mut results)?;
     peak::measure(scratch.path(), &image, &mut results)?;
     conclude(&results)
 }
@@ -136,7 +138,7 @@ fn conclude(results: &Results) -> Result<()> {
     for number in &results.numbers {
         let mark = if number.reached() { "" } else { "  missed" };
         println!("{:28} {:>10.3}  {:>8}{mark}", number.key, number.value, number.wanted());
-        object.insert(number.key.to_owned(), Value::from(number.value));
+        object.insert(number.key.clone(), Value::from(number.value));
     }
     for skipped in &results.skipped {
         println!("skipped {skipped}");

@@ -40,8 +40,19 @@ pub(crate) const TEST: &[&str] = &[
 ];
 
 /// What the bench compares with; a peer that isn't there is skipped by name.
-pub(crate) const BENCH: &[&str] =
-    &["bubblewrap", "openssl", "podman", "proot", "runc", "tar", "umoci", "zip"];
+pub(crate) const BENCH: &[&str] = &[
+    "bubblewrap",
+    "openssl",
+    "p7zip-full",
+    "podman",
+    "proot",
+    "runc",
+    "tar",
+    "umoci",
+    "unzip",
+    "util-linux",
+    "zip",
+];
 
 /// What to provide for.
 #[derive(clap::Args)]

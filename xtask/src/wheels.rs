@@ -177,7 +177,7 @@ pub(crate) fn fetch_for_prune() -> Result<PathBuf> {
 }
 
 /// Fills a folder from nothing, unless it was filled with what is wanted before.
-fn fill(folder: &Path, wanted: &str, download: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn fill(folder: &Path, wanted: &str, download: impl FnOnce() -> Result<()>) -> Result<()> {
     let stamp = folder.join("complete");
     if fs_err::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         return Ok(());
@@ -197,7 +197,8 @@ fn pip(folder: &Path) -> Result<Command> {
     Ok(pip)
 }
 
-fn download(folder: &Path, requirements: &[&str]) -> Result<()> {
+/// Fetches wheels for python3.11 on x86-64, with what they need, into a folder.
+pub(crate) fn download(folder: &Path, requirements: &[&str]) -> Result<()> {
     let mut pip = pip(folder)?;
     pip.args(["--only-binary=:all:", "--python-version=3.11"])
         .args(["--platform=manylinux2014_x86_64", "--platform=manylinux_2_17_x86_64"])

@@ -1,11 +1,11 @@
-//! Memory: the most that lbx's own processes hold at once during the build of the large example.
+//! Memory: the most that lbx's own processes hold at once during a build.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::{Bound, Results};
-use crate::{Result, workspace};
+use crate::{Result, process, workspace};
 
 /// How often the processes are looked at.
 const EVERY: Duration = Duration::from_millis(5);
@@ -13,21 +13,29 @@ const EVERY: Duration = Duration::from_millis(5);
 /// What a sandbox's own processes call themselves.
 const SANDBOX: &[u8] = b"lbx-sandbox";
 
-/// Measures `peak_rss_mb`: the sum over lbx's processes of what each had in memory at its own worst moment,
-/// which is never less than what all had at any one moment.
+/// Measures `peak_rss_mb`.
 pub(super) fn measure(scratch: &Path, image: &str, results: &mut Results) -> Result<()> {
-    let lbx = workspace::release("lbx")?;
-    let mut build = Command::new(&lbx)
-        .args(["build", "--quiet", "--image", image, "--out-dir"])
-        .arg(scratch.join("dist"))
-        .current_dir(workspace::root().join("examples/data-science"))
-        .env("LBX_CACHE_DIR", scratch.join("cache"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()?;
+    let mut build = Command::new(workspace::release("lbx")?);
+    build.args(["build", "--quiet", "--image", image, "--out-dir"]).arg(scratch.join("dist"));
+    build.current_dir(workspace::root().join("examples/data-science"));
+    build.env("LBX_CACHE_DIR", scratch.join("cache"));
+    results.add("peak_rss_mb", of(&mut build)?, Bound::AtMost(120.0));
+    Ok(())
+}
+
+/// Runs a build, and returns the sum over lbx's processes of what each had in memory at its own worst moment, which is
+/// never less than what all had at any one moment. Megabytes.
+pub(super) fn of(build: &mut Command) -> Result<f64> {
+    watch(build, &workspace::release("lbx")?)
+}
+
+/// The same for any program.
+fn watch(build: &mut Command, program: &Path) -> Result<f64> {
+    let name = process::describe(build);
+    let mut build = build.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     let mut peaks = std::collections::BTreeMap::new();
     let status = loop {
-        for (process, peak) in own_processes(&lbx) {
+        for (process, peak) in own_processes(program) {
             let kept = peaks.entry(process).or_insert(0);
             *kept = peak.max(*kept);
         }
@@ -37,7 +45,10 @@ pub(super) fn measure(scratch: &Path, image: &str, results: &mut Results) -> Res
         std::thread::sleep(EVERY);
     };
     if !status.success() {
-        return Err(format!("the build of the large example ended with {status}").into());
+        return Err(format!("`{name}` ended with {status}").into());
+    }
+    if peaks.is_empty() {
+        return Err(format!("no process of `{name}` was seen").into());
     }
     // The build's own process starts many short-lived others; the largest at once are itself and one sandbox
     // with its two processes, of which each is counted by its peak.
@@ -45,8 +56,7 @@ pub(super) fn measure(scratch: &Path, image: &str, results: &mut Results) -> Res
     peaks.sort_unstable();
     let kilobytes: u64 = peaks.iter().rev().take(3).sum();
     #[expect(clippy::cast_precision_loss, reason = "kilobytes of memory are far below 2^53")]
-    results.add("peak_rss_mb", kilobytes as f64 * 1024.0 / 1e6, Bound::AtMost(120.0));
-    Ok(())
+    Ok(kilobytes as f64 * 1024.0 / 1e6)
 }
 
 /// Every process that runs this program, with its peak of resident memory in kilobytes.
@@ -65,4 +75,24 @@ fn own_processes(program: &Path) -> Vec<(u32, u64)> {
             is_ours.then_some((process, peak))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_has_some_memory() {
+        let program = fs_err::canonicalize("/bin/sleep").unwrap();
+        let megabytes = watch(Command::new(&program).arg("0.2"), &program).unwrap();
+        assert!(megabytes > 0.1 && megabytes < 100.0, "{megabytes}");
+    }
+
+    #[test]
+    fn a_build_that_fails_or_that_nobody_sees_is_an_error() {
+        let nobody = Path::new("/no/such/program");
+        let words = |program: &str| watch(&mut Command::new(program), nobody).unwrap_err().to_string();
+        assert!(words("false").starts_with("`false` ended with"), "{}", words("false"));
+        assert_eq!(words("true"), "no process of `true` was seen");
+    }
 }

@@ -1,7 +1,9 @@
 //! The one time that an archive carries, in the format's own encoding. Reads no clock.
 
+use std::fmt;
+
 /// A DOS date and time as every header has it (4.4.6): local time without a zone, 2-second steps, years 1980 to
-/// 2107.
+/// 2107. A stranger's may be one that no calendar has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     pub(crate) date: u16,
@@ -17,6 +19,16 @@ impl Default for Timestamp {
     /// 1980-01-01 00:00:00, the earliest that the format has.
     fn default() -> Self {
         Self { date: 1 << 5 | 1, time: 0 }
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// `1980-01-01 00:00:00`, digits as the header has them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { date, time } = self;
+        let (year, month, day) = (1980 + (date >> 9), date >> 5 & 15, date & 31);
+        let (hour, minute, second) = (time >> 11, time >> 5 & 63, (time & 31) * 2);
+        write!(f, "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
     }
 }
 
@@ -77,5 +89,12 @@ mod tests {
             assert_eq!(parts(Timestamp::from_unix(seconds)), expected, "{seconds}");
         }
         assert_eq!(Timestamp::from_unix(0), Timestamp::default());
+    }
+
+    #[test]
+    fn a_time_is_shown_as_the_header_has_it() {
+        assert_eq!(Timestamp::default().to_string(), "1980-01-01 00:00:00");
+        assert_eq!(Timestamp::from_unix(1_700_000_001).to_string(), "2023-11-14 22:13:20");
+        assert_eq!(Timestamp { date: 0, time: u16::MAX }.to_string(), "1980-00-00 31:63:62");
     }
 }

@@ -10,6 +10,7 @@ use crate::format::{
     FLAG_UTF8, LOCAL, LOCAL_LEN, Method, Packed, u16_at, u32_at, u64_at,
 };
 use crate::name::check_name;
+use crate::timestamp::Timestamp;
 
 /// One entry of the central directory.
 #[derive(Debug)]
@@ -84,7 +85,9 @@ fn parse_central(header: &[u8], name: &[u8], extra: &[u8]) -> Result<Central, Re
     check_type(&name, attributes, is_dir)?;
     check_packed(&name, &packed, is_dir)?;
     let unix_mode = Some(attributes >> 16).filter(|&mode| mode != 0);
-    Ok(Central { member: Member { name, packed, data_offset: 0, unix_mode, is_dir }, flags, header_offset })
+    let modified = Timestamp { time: u16_at(header, 12), date: u16_at(header, 14) };
+    let member = Member { name, packed, data_offset: 0, modified, unix_mode, is_dir };
+    Ok(Central { member, flags, header_offset })
 }
 
 /// Decodes and checks a name. Without the UTF-8 flag a name is in whatever the reader believes, so it must be

@@ -8,6 +8,7 @@ use flate2::Crc;
 use flate2::bufread::DeflateDecoder;
 
 use crate::format::{Method, Packed};
+use crate::timestamp::Timestamp;
 
 /// Bytes read from the file at a time.
 const BUFFER: usize = 64 << 10;
@@ -21,6 +22,8 @@ pub struct Member {
     pub packed: Packed,
     /// Where the compressed bytes start in the file.
     pub data_offset: u64,
+    /// When it was changed last, by the central directory.
+    pub modified: Timestamp,
     /// The upper half of the external attributes, whatever the host is said to be; `None` when it is zero. May
     /// lack the file type bits.
     pub unix_mode: Option<u32>,

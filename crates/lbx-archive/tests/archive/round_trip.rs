@@ -211,6 +211,7 @@ proptest! {
             let member = &archive.members()[at];
             prop_assert_eq!(&member.name, &entry.name);
             prop_assert_eq!(member.packed, entry.packed);
+            prop_assert_eq!(member.modified, Timestamp::from_unix(seconds));
             prop_assert_eq!(&member.read(&file).unwrap(), &contents[at]);
             let mut their_member = theirs.by_index(at).unwrap();
             prop_assert_eq!(their_member.name().unwrap(), entry.name.as_str());

@@ -33,6 +33,13 @@ pub struct EntryPoint {
     pub target: String,
 }
 
+impl Metadata {
+    /// What the METADATA of an installed package says, or the beginning of one that has all its fields.
+    pub fn parse(bytes: &[u8]) -> Result<Self, WheelError> {
+        parse_metadata("METADATA", bytes)
+    }
+}
+
 /// The name in the form that is compared (PEP 503): lower case, runs of `-`, `_` and `.` as one `-`.
 pub fn normalize_name(name: &str) -> String {
     let mut normal = String::with_capacity(name.len());

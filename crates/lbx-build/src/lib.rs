@@ -5,6 +5,8 @@
 //! rename. What happens meanwhile is told to an [`Observer`]; nothing here prints, asks the environment
 //! or looks at the clock. A [`Cancel`] stops a build at any point and leaves nothing behind.
 //!
+//! [`diff`] says in what two zips differ.
+//!
 //! [`run`] runs a command of the user's in the place that builds have, with the project beside it.
 
 mod archive;
@@ -13,6 +15,7 @@ mod builder;
 mod cancel;
 mod check;
 mod dependencies;
+mod diff;
 mod engine;
 mod error;
 mod event;
@@ -41,9 +44,14 @@ mod workshop;
 pub use cancel::Cancel;
 pub use check::{Check, Finding, Severity};
 pub use dependencies::pack_wheels;
+pub use diff::{
+    ChangedFile, ChangedPackage, Content, Difference, FileChanges, Mode, PackageChanges, PackageVersion,
+    Pair, ZipFacts, ZipFile, diff,
+};
 pub use engine::{Destination, Host, Options, Outcome, PullRequest, Pulled, build, pull};
-pub use error::{Error, ErrorKind, PackagesError, SourceError};
+pub use error::{Error, ErrorKind, PackagesError, SourceError, ZipError};
 pub use event::{Event, Observer};
+pub use lbx_archive::Limits as ZipLimits;
 pub use lbx_image::ProxyOptions;
 pub use limits::{Breach, Limits, TimeLimits, bytes};
 pub use listing::LeftOut;

@@ -32,6 +32,7 @@ impl Error {
                 met.clone().or_else(|| pip::build_hint(source_name, build_image, output))
             }
             Self::Packages(error) => error.hint(),
+            Self::Zip(error) => error.hint(),
             Self::ForeignBuild { sources, arch, .. } => {
                 let wheels = super::listed(sources.iter().map(|(_, wheel)| wheel));
                 Some(format!(

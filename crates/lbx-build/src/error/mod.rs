@@ -5,6 +5,7 @@
 
 mod hint;
 mod system;
+mod zip;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use lbx_plan::PlanError;
 
 pub use self::system::PackagesError;
+pub use self::zip::ZipError;
 
 use crate::suspect;
 
@@ -426,6 +428,9 @@ pub enum Error {
         #[source]
         source: lbx_archive::WriteError,
     },
+    /// A zip that is to be compared cannot be read.
+    #[error(transparent)]
+    Zip(Box<ZipError>),
     /// The operating system refuses something.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -645,6 +650,7 @@ impl Error {
             Self::Checks { .. } => ErrorKind::Checks,
             Self::Output(_)
             | Self::Archive { .. }
+            | Self::Zip(_)
             | Self::Io(_)
             | Self::Store(_)
             | Self::WheelStore(_)
@@ -702,6 +708,12 @@ fn io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::
 impl From<PackagesError> for Error {
     fn from(error: PackagesError) -> Self {
         Self::Packages(Box::new(error))
+    }
+}
+
+impl From<ZipError> for Error {
+    fn from(error: ZipError) -> Self {
+        Self::Zip(Box::new(error))
     }
 }
 

@@ -1,0 +1,58 @@
+//! Why a zip that is to be compared cannot be read.
+
+use std::io;
+use std::path::PathBuf;
+
+use lbx_archive::ReadError;
+
+/// Why a zip that is to be compared cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ZipError {
+    /// It is a folder, a device or a pipe.
+    #[error("`{path}` is not a file")]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is no zip, or one that unzippers may read in different ways, or one that is too large.
+    #[error("cannot read the zip `{path}`")]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: ReadError,
+    },
+    /// The system does not give its bytes, or there are fewer of them than before.
+    #[error("cannot read `{path}`")]
+    Bytes {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The content of a file in it is not what its header says.
+    #[error("cannot read {member:?} of the zip `{path}`")]
+    Member {
+        /// The zip.
+        path: PathBuf,
+        /// The path in it.
+        member: String,
+        /// What is wrong.
+        source: io::Error,
+    },
+}
+
+impl ZipError {
+    /// What the user can do, where there is something to say.
+    pub(super) fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotAFile { .. } => Some("two zips are compared: name files".to_owned()),
+            Self::Archive { source: ReadError::Io(_) | ReadError::NoEnd, .. } | Self::Bytes { .. } => None,
+            Self::Archive { .. } => {
+                Some("lbx reads only zips that all unzippers read alike: make it anew".to_owned())
+            }
+            Self::Member { .. } => Some("the zip is damaged: make it anew".to_owned()),
+        }
+    }
+}

@@ -5,6 +5,7 @@
 //! | `examples` | each project of `examples/`: its zips, its report, its handlers imported in the sandbox |
 //! | `checks` | what is checked before a zip is published, what is left to the runtime, what is stripped |
 //! | `commands` | `pull`, `--help`, `--quiet`, `--message-format json` |
+//! | `diff` | `lbx diff`: zips of ours, of others, and what is none |
 //! | `doctor` | `lbx doctor`, what it fixes, and how sandbox errors end |
 //! | `configuration` | what is wrong with lbx.toml and the files that it names |
 //! | `requirements` | what pip refuses, and what is wrong with wheels |
@@ -29,6 +30,7 @@ mod architectures;
 mod checks;
 mod commands;
 mod configuration;
+mod diff;
 mod doctor;
 mod examples;
 mod git;

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Shell(Box<Session>),
     /// Fetch an image into the store, verified and unpacked.
     Pull(Pull),
+    /// Say in what two zips differ: packages, files, sizes, modes.
+    Diff(Diff),
     /// Find out whether this host can build, and if not, why and what to do.
     Doctor(Doctor),
     /// Print the JSON schema of lbx.toml.
@@ -192,6 +194,24 @@ pub(crate) struct Session {
     pub(crate) place: Place,
     #[command(flatten)]
     pub(crate) limits: Resources,
+}
+
+/// `lbx diff`.
+///
+/// Says which packages and files are in one of two zips only, which differ and from which byte on, and what else is not
+/// the same. The exit code is 0 when the zips are the same bytes, and 8 when they differ.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Diff {
+    /// The zip to compare with.
+    #[arg(value_name = "BEFORE")]
+    pub(crate) before: PathBuf,
+    /// The zip to compare.
+    #[arg(value_name = "AFTER")]
+    pub(crate) after: Option<PathBuf>,
+    /// List all packages and files that differ, however many they are.
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 /// `lbx doctor`.

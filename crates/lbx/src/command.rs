@@ -1,6 +1,7 @@
 //! One module a command.
 
 pub(crate) mod build;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 mod fix;
 pub(crate) mod lock;

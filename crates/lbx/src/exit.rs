@@ -18,6 +18,8 @@ pub(crate) const REQUIREMENTS: u8 = 6;
 pub(crate) const ARTIFACT: u8 = 7;
 /// The artifact is whole, and will not work in Lambda, or must not be published.
 pub(crate) const CHECKS: u8 = 8;
+/// What `lbx diff` has compared differs.
+pub(crate) const DIFFERENT: u8 = 9;
 /// What `lbx run` was given is no program; as shells have it.
 pub(crate) const NOT_EXECUTABLE: u8 = 126;
 /// What `lbx run` was given is not there; as shells have it.

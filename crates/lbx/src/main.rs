@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Run(run) => command::run::run(&arguments, run, &environment),
         Command::Shell(session) => command::run::shell(&arguments, session, &environment),
         Command::Pull(pull) => command::pull::run(&arguments, pull, &environment),
+        Command::Diff(diff) => command::diff::run(&arguments, diff, &environment),
         Command::Doctor(doctor) => command::doctor::run(&arguments, doctor, &environment),
         Command::Schema => command::schema::run(),
     };

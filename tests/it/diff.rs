@@ -73,7 +73,7 @@ impl Zips {
     #[track_caller]
     fn differ(&self) -> String {
         let ran = self.diff(&[]);
-        assert_eq!((ran.code, ran.stderr.as_str()), (8, ""), "{}", ran.stdout);
+        assert_eq!((ran.code, ran.stderr.as_str()), (9, ""), "{}", ran.stdout);
         ran.stdout
     }
 
@@ -140,7 +140,7 @@ fn what_differs_is_told_packages_first_and_then_the_biggest_change() {
     assert!(said.starts_with(&expected), "{said}\nexpected:\n{expected}");
     let told = zips.diff(&["--message-format", "json"]);
     let [one] = &events(&told.stdout)[..] else { panic!("{}", told.stdout) };
-    assert_eq!((told.code, told.stderr.as_str()), (8, ""));
+    assert_eq!((told.code, told.stderr.as_str()), (9, ""));
     assert_eq!((&one["reason"], &one["before"]), (&"diff".into(), &"before.zip".into()));
     let files = &one["difference"]["files"];
     assert_eq!(files["changed"][0]["first_byte"], 17);
@@ -170,7 +170,7 @@ fn long_lists_are_cut_unless_all_is_asked_for() {
     assert_eq!(said.lines().count(), 52, "{said}");
     assert!(said.ends_with("  + 49.py: 1 B\n  and 20 more (--all lists them)\n"), "{said}");
     let all = zips.diff(&["--all"]);
-    assert!(all.code == 8 && all.stdout.contains("\n  + 69.py: 1 B\n"), "{}", all.stdout);
+    assert!(all.code == 9 && all.stdout.contains("\n  + 69.py: 1 B\n"), "{}", all.stdout);
     let told = zips.diff(&["--message-format", "json"]);
     assert_eq!(events(&told.stdout)[0]["difference"]["files"]["added"].as_array().unwrap().len(), 70);
 }

@@ -199,7 +199,7 @@ pub(crate) struct Session {
 /// `lbx diff`.
 ///
 /// Says which packages and files are in one of two zips only, which differ and from which byte on, and what else is not
-/// the same. The exit code is 0 when the zips are the same bytes, and 8 when they differ.
+/// the same. The exit code is 0 when the zips are the same bytes, and 9 when they differ.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Diff {

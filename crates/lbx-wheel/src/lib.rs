@@ -21,10 +21,11 @@
 //! # }
 //! ```
 //!
-//! Modules: `filename` and `tags` (PEP 427, 425, 600), `version` (PEP 440, for comparing), `metadata` (METADATA,
-//! WHEEL, entry_points.txt), `record` (RECORD), `layout` (pip's mapping), `import` (all of them over one archive),
-//! `index` (the stored form), `interrupt`, `store`.
+//! Modules: `bytecode` (PEP 552), `filename` and `tags` (PEP 427, 425, 600), `version` (PEP 440, for comparing),
+//! `metadata` (METADATA, WHEEL, entry_points.txt), `record` (RECORD), `layout` (pip's mapping), `import` (all of them
+//! over one archive), `index` (the stored form), `interrupt`, `store`, `derived` (what recipes make of files).
 
+pub mod bytecode;
 mod derived;
 mod digest;
 mod error;

@@ -90,7 +90,7 @@ def frame(kind, cache, body):
 def reason(error):
     text = " ".join(str(error).split())
     line = type(error).__name__ + ": " + text if text else type(error).__name__
-    return line[:LONGEST_REASON].encode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else "?" for c in line[:LONGEST_REASON]).encode()
 
 
 def compiled(source, member):
@@ -227,7 +227,8 @@ def make_one_by_one(part):
     single = part.path + ".one"
     with open(part.path, "wb") as file:
         for member in part.members:
-            crash = wait_for(forked(lambda: part.write(open(single, "wb"), [member])))
+            with open(single, "wb") as one:
+                crash = wait_for(forked(lambda: part.write(one, [member])))
             if crash:
                 file.write(frame(b"E", member["cache"], b"the interpreter crashed: " + crash.encode()))
             else:

@@ -78,7 +78,7 @@ pub enum FrameError {
         /// The limit in bytes.
         limit: u32,
     },
-    /// A path, or the reason why a source does not compile, is no text of one line.
+    /// The path, or the reason why a source does not compile, is not one line of UTF-8. Both are shown to users.
     #[error("{what} is not one line of UTF-8")]
     Text {
         /// The path or the reason.

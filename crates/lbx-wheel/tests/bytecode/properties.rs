@@ -180,7 +180,9 @@ impl<'c> Encoder<'c> {
             }
             Value::Tuple(parts) => {
                 self.counted(b'(', parts.len());
-                parts.iter().for_each(|part| self.value(part));
+                for part in parts {
+                    self.value(part);
+                }
             }
             Value::FrozenSet(parts) => {
                 self.counted(b'>', parts.len());
@@ -188,7 +190,9 @@ impl<'c> Encoder<'c> {
                 if self.choose() {
                     parts.reverse();
                 }
-                parts.into_iter().for_each(|part| self.value(part));
+                for part in parts {
+                    self.value(part);
+                }
             }
         }
     }

@@ -29,7 +29,7 @@ fn an_unknown_key_is_named_with_its_place_and_what_was_meant() {
     refused(
         &home(),
         &format!("{HEAD}[functions.a]\nsource = \"src\"\nrequirments = [\"r.txt\"]\n"),
-        "error: lbx.toml:5:1: unknown key `requirments`, expected one of `source`, `handler`, `requirements`, `include`, `layers`\n\
+        "error: lbx.toml:5:1: unknown key `requirments`, expected one of `source`, `handler`, `requirements`, `include`, `layers`, `prune`\n\
         hint: did you mean `requirements`?\n",
     );
 }

@@ -137,7 +137,7 @@ fn what_differs_is_told_packages_first_and_then_the_biggest_change() {
           lambda.py: 20 B → 21 B (+1 B), from byte 17 on\n  \
           tool: mode 0644 → 0755\n\
         size: ";
-    assert!(said.starts_with(&expected), "{said}\nexpected:\n{expected}");
+    assert!(said.starts_with(expected), "{said}\nexpected:\n{expected}");
     let told = zips.diff(&["--message-format", "json"]);
     let [one] = &events(&told.stdout)[..] else { panic!("{}", told.stdout) };
     assert_eq!((told.code, told.stderr.as_str()), (9, ""));

@@ -18,6 +18,16 @@ const UNCHANGED: &str = "lbx: nothing has changed since the last build\n";
 /// An image that nobody has: what is locked needs none.
 const NO_IMAGE: &str = "127.0.0.1:1/none:1";
 
+/// A change of a project, by what it is.
+type Change = (&'static str, fn(&Project));
+/// Damage to a part that is kept, by what it is.
+type Damage = (&'static str, fn(&Path));
+
+/// Waits until what happens from then on shows in the times of files.
+fn wait() {
+    std::thread::sleep(Duration::from_millis(2100));
+}
+
 /// A locked project of two functions, with a store of its own, and all of it too old to have changed unseen.
 struct Project {
     home: Home,
@@ -38,14 +48,8 @@ impl Project {
         home.write("lbx.toml", format!("{HEAD}{}{}", function("a"), function("b")));
         succeeds(&mut command(&home, "lock", image, &index));
         let project = Self { home, index, _folder: folder };
-        project.wait();
+        wait();
         project
-    }
-
-    /// Until what happens from now on shows in the times of files.
-    fn wait(&self) {
-        let _ = self;
-        std::thread::sleep(Duration::from_millis(2100));
     }
 
     fn build(&self) -> Command {
@@ -72,7 +76,7 @@ impl Project {
 
     /// Builds, and says whether there was anything to do.
     #[track_caller]
-    fn builds(&self, command: &mut Command) -> bool {
+    fn builds(command: &mut Command) -> bool {
         let ran = run(command);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         assert_eq!(ran.stdout.lines().count(), 2, "{}", ran.stdout);
@@ -82,12 +86,12 @@ impl Project {
     /// Builds until there is nothing to do.
     #[track_caller]
     fn settle(&self) {
-        self.builds(&mut self.build());
-        assert!(!self.builds(&mut self.build()));
+        Self::builds(&mut self.build());
+        assert!(!Self::builds(&mut self.build()));
     }
 
     /// What a build into a new store, of a copy of this project, comes to.
-    fn from_nothing(&self) -> BTreeMap<String, Vec<u8>> {
+    fn built_from_nothing(&self) -> BTreeMap<String, Vec<u8>> {
         let out = tempfile::tempdir().expect("a directory");
         let mut command = self.build();
         command.env("LBX_CACHE_DIR", out.path().join("store")).arg("--out-dir").arg(out.path().join("dist"));
@@ -99,7 +103,7 @@ impl Project {
 
     #[track_caller]
     fn is_as_from_nothing(&self) {
-        for (name, bytes) in self.from_nothing() {
+        for (name, bytes) in self.built_from_nothing() {
             assert!(fs_err::read(self.path("dist").join(&name)).expect("a zip") == bytes, "{name} differs");
         }
     }
@@ -109,9 +113,9 @@ impl Project {
 fn with_nothing_changed_nothing_is_done() {
     let Some(image) = image() else { return };
     let project = Project::new(&image);
-    assert!(project.builds(&mut project.build()));
+    assert!(Project::builds(&mut project.build()));
     let before = project.output();
-    assert!(!project.builds(&mut project.build()));
+    assert!(!Project::builds(&mut project.build()));
     assert_eq!(project.output(), before);
     // As JSON, the report is the same.
     let ran = run(project.build().arg("--message-format=json"));
@@ -126,17 +130,17 @@ fn what_must_not_matter_does_not() {
     let Some(image) = image() else { return };
     let project = Project::new(&image);
     project.settle();
-    assert!(!project.builds(project.build().current_dir(project.path("a/deep"))), "the current folder");
-    assert!(!project.builds(project.build().env("TZ", "Pacific/Kiritimati").env("LANG", "tr_TR.UTF-8")));
-    assert!(!project.builds(project.build().env("PIP_INDEX_URL", "https://me:secret@127.0.0.1:1/simple")));
+    assert!(!Project::builds(project.build().current_dir(project.path("a/deep"))), "the current folder");
+    assert!(!Project::builds(project.build().env("TZ", "Pacific/Kiritimati").env("LANG", "tr_TR.UTF-8")));
+    assert!(!Project::builds(project.build().env("PIP_INDEX_URL", "https://me:secret@127.0.0.1:1/simple")));
     let mut umask = project.home.command("/bin/sh");
     umask.args(["-c", "umask 077; exec \"$0\" build --image \"$1\"", crate::support::LBX, NO_IMAGE]);
-    assert!(!project.builds(&mut umask), "the umask");
+    assert!(!Project::builds(&mut umask), "the umask");
     // Times alone are looked into, and found to be nothing.
     let before = project.output();
     let file = fs_err::OpenOptions::new().append(true).open(project.path("a/app.py")).expect("a file");
     file.file().set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).expect("a time");
-    assert!(project.builds(&mut project.build()));
+    assert!(Project::builds(&mut project.build()));
     let bytes = |output: BTreeMap<String, (u64, i64, Vec<u8>)>| -> Vec<Vec<u8>> {
         output.into_values().map(|(_, _, bytes)| bytes).collect()
     };
@@ -147,7 +151,6 @@ fn what_must_not_matter_does_not() {
 fn every_change_of_an_input_is_seen() {
     let Some(image) = image() else { return };
     let project = Project::new(&image);
-    type Change = (&'static str, fn(&Project));
     let changes: [Change; 10] = [
         ("a file is edited", |project| project.home.write("a/app.py", "A = 2\n")),
         ("a file is edited to the same size, with its old time", |project| {
@@ -183,16 +186,16 @@ fn every_change_of_an_input_is_seen() {
         ("a sidecar is another one", |project| project.home.write("dist/a.zip.sha256", "no")),
     ];
     for (what, change) in changes {
-        project.wait();
+        wait();
         project.settle();
         change(&project);
-        assert!(project.builds(&mut project.build()), "{what}");
+        assert!(Project::builds(&mut project.build()), "{what}");
         project.is_as_from_nothing();
     }
-    project.wait();
+    wait();
     project.settle();
-    assert!(project.builds(project.build().env("SOURCE_DATE_EPOCH", "1700000000")), "the time of entries");
-    assert!(project.builds(project.build().arg("--rebuild")), "by demand");
+    assert!(Project::builds(project.build().env("SOURCE_DATE_EPOCH", "1700000000")), "the time of entries");
+    assert!(Project::builds(project.build().arg("--rebuild")), "by demand");
 }
 
 #[test]
@@ -200,10 +203,10 @@ fn without_a_lock_indexes_are_asked_again() {
     let Some(image) = image() else { return };
     let project = Project::new(&image);
     fs_err::remove_file(project.path("pylock.r.toml")).expect("removed");
-    project.wait();
+    wait();
     let build = || command(&project.home, "build", &image, &project.index);
-    assert!(project.builds(&mut build()));
-    assert!(project.builds(&mut build()));
+    assert!(Project::builds(&mut build()));
+    assert!(Project::builds(&mut build()));
 }
 
 /// The files that a command opens below a folder.
@@ -228,7 +231,7 @@ fn opened(command: &mut Command, below: &Path) -> Vec<String> {
 fn with_one_file_changed_only_that_is_read() {
     let Some(image) = image() else { return };
     let project = Project::new(&image);
-    project.builds(&mut project.build());
+    Project::builds(&mut project.build());
     project.home.write("a/app.py", "A = 'changed'\n");
     let sources = |root: &str| opened(&mut project.build(), &project.path(root));
     assert_eq!(sources("a"), ["app.py"]);
@@ -245,10 +248,9 @@ fn with_one_file_changed_only_that_is_read() {
 fn a_dependency_part_that_was_damaged_is_found_said_and_made_anew() {
     let Some(image) = image() else { return };
     let project = Project::new(&image);
-    project.builds(&mut project.build());
-    let parts = project.home.cache().join("parts/v1");
+    Project::builds(&mut project.build());
+    let parts = project.home.cache().join("lbx/parts/v1");
     let part = fs_err::read_dir(&parts).expect("parts").next().expect("a part").expect("a part").path();
-    type Damage = (&'static str, fn(&Path));
     let damages: [Damage; 4] = [
         ("a bit", |part| flip(&part.join("bytes"))),
         ("an end", |part| cut(&part.join("bytes"))),

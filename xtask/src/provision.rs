@@ -26,6 +26,7 @@ pub(crate) const TEST: &[&str] = &[
     "openssh-client",
     "openssh-server",
     "openssl",
+    "patchelf",
     "podman",
     "proot",
     "python3",

@@ -259,7 +259,7 @@ fn write(
         .filter(|(_, packet)| packet.is_none())
         .map(|(own, _)| Wanted { location: own.file.location.clone(), size: own.file.stamp.size })
         .collect();
-    let (prefix, bytes) = dependencies.prefix();
+    let (prefix, bytes) = dependencies.prefix()?;
     let prefix = prefix.with_executable(&own.made_executable);
     let scratch = staging_folder(context);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -270,12 +270,15 @@ fn write(
     let tail = pack(&wanted, &means, |next| {
         let content = |_: usize| -> Result<_, Stopped> {
             // It is asked for each, in this order.
-            let Content { packed, source, facts: found } =
-                packets.next().flatten().map_or_else(&mut *next, Ok).map_err(Stopped::Own)?;
+            let Content { packed, source, facts: found } = packets
+                .next()
+                .flatten()
+                .map_or_else(&mut *next, Ok)
+                .map_err(|error| Stopped::Own(Box::new(error)))?;
             facts.push(found);
             Ok((packed, source))
         };
-        lbx_archive::write_after(file, (&prefix, bytes), &names, stamp, content)
+        lbx_archive::write_after(file, (&prefix, bytes.as_ref()), &names, stamp, content)
     })
     .map_err(|stopped: Stopped| stopped.into_error(path))?;
     Ok((tail, facts))
@@ -302,21 +305,21 @@ fn recipe(context: &Context, artifact: &Artifact) -> String {
 
 /// Why a zip was not written to its end.
 enum Stopped {
-    Archive(WriteError),
-    Own(Error),
+    Archive(Box<WriteError>),
+    Own(Box<Error>),
 }
 
 impl From<WriteError> for Stopped {
     fn from(error: WriteError) -> Self {
-        Self::Archive(error)
+        Self::Archive(Box::new(error))
     }
 }
 
 impl Stopped {
     fn into_error(self, path: PathBuf) -> Error {
         match self {
-            Self::Archive(source) => Error::Archive { path, source },
-            Self::Own(error) => error,
+            Self::Archive(source) => Error::Archive { path, source: *source },
+            Self::Own(error) => *error,
         }
     }
 }

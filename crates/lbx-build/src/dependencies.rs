@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use lbx_wheel::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 use crate::builder::cache::key;
 use crate::cancel::Cancel;
@@ -30,6 +32,8 @@ use crate::stamp::Stamp;
 
 /// The form of what is kept, counted up whenever it or the meaning of its content changes: the rules, too.
 const FORM: &str = "lbx part 1";
+/// How the names of folders begin that are being made.
+const UNFINISHED: &str = ".new-";
 /// What strips, counted up whenever it strips otherwise.
 pub(crate) const STRIP: &str = "strip-1";
 
@@ -115,15 +119,20 @@ impl Part {
         Self { about: About::default(), prefix: Prefix::empty(), bytes: None }
     }
 
-    /// What the archive begins with.
-    pub(crate) fn prefix(&self) -> (&Prefix, Option<&File>) {
-        (&self.prefix, self.bytes.as_ref())
+    /// What the archive begins with, and a file of the caller's own with its bytes.
+    pub(crate) fn prefix(&self) -> Result<(&Prefix, Option<File>), Error> {
+        // The same file, whatever its name leads to by now, with a position of its own.
+        let again = |file: &File| open_file(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())));
+        Ok((&self.prefix, self.bytes.as_ref().map(again).transpose()?))
     }
 }
 
 /// The parts that this process has, by key.
 #[derive(Debug, Default)]
-pub(crate) struct Parts(Mutex<HashMap<String, Arc<Mutex<Option<Arc<Part>>>>>>);
+pub(crate) struct Parts(Mutex<HashMap<String, Place>>);
+
+/// Where a part is, or will be when whoever has the lock has made it.
+type Place = Arc<Mutex<Option<Arc<Part>>>>;
 
 impl Parts {
     /// The part that follows from `of`: the one that is kept, or a new one. Whoever wants the same at the same time waits.
@@ -311,7 +320,7 @@ impl Form {
             }
             let content = read()?;
             let stripped = if is_code { stripped(&file.path, &content) } else { None };
-            Ok(smaller(compressor, file, &content, stripped).into_iter().collect())
+            Ok(smaller(compressor, file, &content, stripped.as_deref()).into_iter().collect())
         };
         let derived = store
             .derived(wheel, &recipe, &|| !cancel.is_cancelled(), || Compressor::new(effort), make)
@@ -325,7 +334,7 @@ impl Form {
 
 /// What the checks have to know of a wheel's files, by their paths.
 fn facts(store: &WheelStore, wheel: &Wheel, cancel: &Cancel) -> Result<BTreeMap<String, Facts>, Error> {
-    let look_into = |_: &mut (), file: &InstalledFile, read: lbx_wheel::Read<'_>| {
+    let look_into = |(): &mut (), file: &InstalledFile, read: lbx_wheel::Read<'_>| {
         if !check::has_facts(&file.path, file.executable) {
             return Ok(Vec::new());
         }
@@ -355,10 +364,10 @@ fn smaller(
     compressor: &mut Compressor,
     file: &InstalledFile,
     content: &[u8],
-    stripped: Option<Vec<u8>>,
+    stripped: Option<&[u8]>,
 ) -> Option<lbx_wheel::Made> {
-    let sha256 = stripped.as_ref().map_or(file.sha256, |content| Sha256::digest(content).into());
-    let (packed, bytes) = compressor.compress(stripped.as_deref().unwrap_or(content));
+    let sha256 = stripped.map_or(file.sha256, |content| Sha256::digest(content).into());
+    let (packed, bytes) = compressor.compress(stripped.unwrap_or(content));
     let is_smaller = packed.compressed_size < file.packed.compressed_size;
     is_smaller.then(|| lbx_wheel::Made { path: file.path.clone(), packed, sha256, bytes })
 }
@@ -366,7 +375,7 @@ fn smaller(
 /// Machine code without its symbols and debug sections, where that is safe. Libraries that were put beside a package by
 /// tools which move sections around are left alone.
 pub(crate) fn stripped(path: &str, content: &[u8]) -> Option<Vec<u8>> {
-    let is_moved = path.split('/').rev().skip(1).any(|folder| folder.ends_with(".libs"));
+    let is_moved = path.split('/').rev().skip(1).any(|folder| folder.strip_suffix(".libs").is_some());
     if is_moved || !lbx_elf::is_elf(content) {
         return None;
     }
@@ -426,7 +435,7 @@ impl Kept {
                 return self.damaged(ground);
             }
             let sheet = Sheet { stamp: now, about };
-            self.write_sheet(ground, &prefix, &sheet)?;
+            self.write_sheet(&prefix, &sheet)?;
             return Ok(Some(Part { about: sheet.about, prefix, bytes: Some(bytes) }));
         }
         Ok(Some(Part { about, prefix, bytes: Some(bytes) }))
@@ -435,17 +444,17 @@ impl Kept {
     /// Says that it is not as it was, and removes it.
     fn damaged(&self, ground: &Ground) -> Result<Option<Part>, Error> {
         ground.tell(Event::Damaged { path: self.folder.clone() });
-        let scratch = ground.store.scratch().map_err(Error::store)?;
+        let new = self.new_folder()?;
         // By rename, so that no one finds half of it; somebody else may have been faster.
-        present(fs_err::rename(&self.folder, scratch.path("damaged")))?;
+        present(fs_err::rename(&self.folder, new.0.path().join("damaged")))?;
         Ok(None)
     }
 
     fn make(&self, ground: &Ground, wheels: &WheelStore, of: &Ingredients<'_>) -> Result<Part, Error> {
         let form = |wheel: &Arc<Wheel>| Form::of(wheels, wheel, (of.effort, of.strip), &ground.cancel);
         let forms = of.wheels.iter().map(form).collect::<Result<Vec<_>, _>>()?;
-        let scratch = ground.store.scratch().map_err(Error::store)?;
-        let new = Self { folder: scratch.path("part") };
+        let (folder, _lock) = self.new_folder()?;
+        let new = Self { folder: folder.path().join("part") };
         fs_err::create_dir(&new.folder)?;
         let mut file =
             fs_err::OpenOptions::new().read(true).write(true).create_new(true).open(new.bytes())?;
@@ -453,7 +462,6 @@ impl Kept {
         let bytes = file.into_file();
         let sheet = Sheet { stamp: Stamp::of(&bytes.metadata()?), about };
         fs_err::write(new.sheet(), encode(&prefix, &sheet))?;
-        fs_err::create_dir_all(self.folder.parent().unwrap_or(Path::new("/")))?;
         match fs_err::rename(&new.folder, &self.folder) {
             // Someone else was faster; theirs is as good, and ours is open.
             Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty) => {
@@ -463,12 +471,44 @@ impl Kept {
         Ok(Part { about: sheet.about, prefix, bytes: Some(bytes) })
     }
 
-    fn write_sheet(&self, ground: &Ground, prefix: &Prefix, sheet: &Sheet) -> Result<(), Error> {
-        let scratch = ground.store.scratch().map_err(Error::store)?;
-        let new = scratch.path("about");
-        fs_err::write(&new, encode(prefix, sheet))?;
-        Ok(fs_err::rename(new, self.sheet())?)
+    fn write_sheet(&self, prefix: &Prefix, sheet: &Sheet) -> Result<(), Error> {
+        let mut new = tempfile::NamedTempFile::new_in(&self.folder)?;
+        new.write_all(&encode(prefix, sheet))?;
+        new.persist(self.sheet()).map_err(|error| error.error)?;
+        Ok(())
     }
+
+    /// A folder beside the finished ones, which is locked while this process lives, so that whoever finds it knows. What
+    /// killed processes have left goes.
+    fn new_folder(&self) -> Result<(TempDir, File), Error> {
+        let parts = self.folder.parent().unwrap_or(Path::new("/"));
+        fs_err::create_dir_all(parts)?;
+        sweep(parts)?;
+        loop {
+            let folder = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(parts)?;
+            // Another process may have swept it away before it was locked.
+            if let Ok(lock) = open_file(folder.path())
+                && lock.try_lock().is_ok()
+                && folder.path().exists()
+            {
+                return Ok((folder, lock));
+            }
+        }
+    }
+}
+
+fn sweep(parts: &Path) -> Result<(), Error> {
+    for entry in fs_err::read_dir(parts)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        // Another process may be faster at every step.
+        if name.starts_with(UNFINISHED.as_bytes())
+            && open_file(&path).is_ok_and(|lock| lock.try_lock().is_ok())
+        {
+            let _ = fs_err::remove_dir_all(&path);
+        }
+    }
+    Ok(())
 }
 
 fn open_file(path: &Path) -> std::io::Result<File> {

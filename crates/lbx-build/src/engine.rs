@@ -208,8 +208,6 @@ pub async fn build(
     observer: &Observer,
 ) -> Result<Outcome, Error> {
     let from = options.from.clone();
-    // Before the sources are looked at: a new folder in one of them would make it another one.
-    let staging = publish::Staging::new(options.destination.folder())?;
     let workshop = prepare(project, plan, host, options, cancel, observer)?;
     if let Some(from) = from {
         let inner = Arc::clone(&workshop);
@@ -223,7 +221,7 @@ pub async fn build(
         workshop.open().await?;
     }
     // Everything from here on blocks: processes, files, hashing. It has threads of its own.
-    let work = tokio::task::spawn_blocking(move || build_in(&workshop, staging));
+    let work = tokio::task::spawn_blocking(move || build_in(&workshop));
     work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
@@ -284,12 +282,13 @@ fn users(plan: &Plan, set: usize) -> String {
     }
 }
 
-fn build_in(workshop: &Arc<Workshop>, staging: publish::Staging) -> Result<Outcome, Error> {
+fn build_in(workshop: &Arc<Workshop>) -> Result<Outcome, Error> {
     let context = workshop.context();
     let sets = parallel(context, &context.plan.sets, |index, set| match &context.locks[index].locked {
         Some(locked) => locked::run(workshop, index, locked),
         None => resolve_unlocked(workshop, index, set),
     })?;
+    let staging = publish::Staging::new(context.options.destination.folder())?;
     let built = parallel(context, &context.plan.artifacts, |index, artifact| {
         build_artifact(workshop, &sets, &staging, index, artifact)
     })?;

@@ -5,7 +5,7 @@
 //! rename. What happens meanwhile is told to an [`Observer`]; nothing here prints, asks the environment
 //! or looks at the clock. A [`Cancel`] stops a build at any point and leaves nothing behind.
 //!
-//! [`diff`] says in what two zips differ.
+//! [`diff()`] says in what two zips differ.
 //!
 //! [`run`] runs a command of the user's in the place that builds have, with the project beside it.
 

@@ -233,11 +233,10 @@ fn compress_by_pieces(location: &Path, means: &Means<'_>) -> Result<Content, Err
     out.seek(SeekFrom::Start(0))?;
     out.set_len(0)?;
     input.seek(SeekFrom::Start(0))?;
-    let mut crc = flate2::CrcWriter::new(&mut out);
-    let size = std::io::copy(&mut Cancelled(input.file(), means.cancel), &mut crc)
+    let mut read = flate2::CrcReader::new(Cancelled(input.file(), means.cancel));
+    let size = std::io::copy(&mut read, &mut out)
         .map_err(|error| means.cancel.check().err().unwrap_or_else(|| error.into()))?;
-    let packed = Packed { method: Method::Stored, crc32: crc.crc().sum(), compressed_size: size, size };
-    drop(crc);
+    let packed = Packed { method: Method::Stored, crc32: read.crc().sum(), compressed_size: size, size };
     Ok(Content { packed, source: Source::Range { file: Arc::new(out), offset: 0 }, facts })
 }
 

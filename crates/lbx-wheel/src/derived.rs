@@ -127,8 +127,7 @@ impl WheelStore {
     }
 }
 
-/// Makes the pieces of all files, the largest first, and writes them in the order of the wheel's files, so that the same
-/// wheel gives the same bytes.
+/// Makes the pieces of all files, the largest first, and writes them as they come: where each is is nobody's business.
 fn make_all<S>(
     wheel: &Wheel,
     go_on: GoOn<'_>,
@@ -137,16 +136,18 @@ fn make_all<S>(
     out: &mut impl Write,
 ) -> Result<BTreeMap<String, Piece>, WheelError> {
     let open = wheel.open()?;
+    let mut order: Vec<&InstalledFile> = wheel.files.iter().collect();
+    order.sort_by_key(|file| std::cmp::Reverse(file.packed.size));
     let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let (send, made) = sync_channel(WAITING);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let send = send.clone();
-            let (next, open) = (&next, &open);
+            let (next, open, order) = (&next, &open, &order);
             scope.spawn(move || {
                 let mut state = state();
-                while let Some(file) = wheel.files.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(&file) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let read = || wheel.read(file, open);
                     let pieces = go_on.check().and_then(|()| make(&mut state, file, &read));
                     let is_over = pieces.is_err();
@@ -161,7 +162,7 @@ fn make_all<S>(
     })
 }
 
-/// Writes pieces as they come. Where each is depends on which was first, and nothing else does.
+/// Writes pieces as they come.
 fn write_all(
     made: impl Iterator<Item = Result<Vec<Made>, WheelError>>,
     out: &mut impl Write,

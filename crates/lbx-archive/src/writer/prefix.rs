@@ -3,11 +3,8 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, Seek, Write};
 
-use rustix::fs::{copy_file_range, ioctl_ficlone};
-use rustix::io::Errno;
 use sha2::digest::common::hazmat::{SerializableState, SerializedState};
 use sha2::{Digest, Sha256};
 
@@ -137,7 +134,7 @@ pub struct Tail {
 }
 
 /// Writes an archive that begins with `prefix`, whose bytes are all that is in `bytes`, and goes on with `names`. `out`
-/// is an empty file. `content` is asked for one file after the other, by its index; the sizes that it gives are trusted.
+/// is an empty file. The position of `bytes` is nobody else's. `content` is asked for one file after the other, by its index; the sizes that it gives are trusted.
 ///
 /// The result is the same as that of [`write`](super::write()) for all entries.
 pub fn write_after<E: From<WriteError>>(
@@ -174,66 +171,16 @@ pub fn write_after<E: From<WriteError>>(
     Ok(Tail { written: Written { size, sha256: sha256.finalize().into() }, entries })
 }
 
-/// Makes `out` a copy of `source`, which has `size` bytes, and puts its position at the end: sharing blocks where the
-/// file system can, in the kernel where that can, and otherwise by reading and writing.
-fn copy(source: &File, out: &mut File, size: u64) -> io::Result<()> {
+/// Makes `out` a copy of `source`, which has `size` bytes, and puts its position at the end. The standard library lets the
+/// kernel do it, which shares blocks where the file system can, and reads and writes where the kernel cannot.
+fn copy(mut source: &File, out: &mut File, size: u64) -> io::Result<()> {
+    let wrong =
+        |found: u64| io::Error::new(io::ErrorKind::InvalidData, format!("{found} bytes, expected {size}"));
     let found = source.metadata()?.len();
     if found != size {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{found} bytes, expected {size}")));
+        return Err(wrong(found));
     }
-    if ioctl_ficlone(&*out, source).is_err() {
-        let copied = copy_in_kernel(source, out, size)?;
-        copy_by_hand(source, out, copied, size)?;
-    }
-    out.seek(SeekFrom::Start(size)).map(drop)
-}
-
-/// Copies as much as the kernel will, and returns how much that was.
-fn copy_in_kernel(source: &File, out: &File, size: u64) -> io::Result<u64> {
-    let (mut from, mut to) = (0, 0);
-    while to < size {
-        let left = usize::try_from(size - to).unwrap_or(usize::MAX);
-        match copy_file_range(source, Some(&mut from), out, Some(&mut to), left) {
-            // Files of some file systems end at once for it.
-            Ok(0) => break,
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::IO) => {
-                break;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(to)
-}
-
-fn copy_by_hand(source: &File, out: &mut File, mut at: u64, size: u64) -> io::Result<()> {
-    const PIECE: u64 = 1 << 20;
-    out.seek(SeekFrom::Start(at))?;
-    let mut buffer = vec![0; usize::try_from(PIECE.min(size - at)).unwrap_or_default()];
-    while at < size {
-        let piece = usize::try_from(PIECE.min(size - at)).unwrap_or_default();
-        source.read_exact_at(&mut buffer[..piece], at)?;
-        out.write_all(&buffer[..piece])?;
-        at += piece as u64;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_kernel_does_not_copy_is_copied_by_hand() {
-        let bytes: Vec<u8> = (0..3_000_001_u32).map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1]).collect();
-        let mut source = tempfile::tempfile().unwrap();
-        source.write_all(&bytes).unwrap();
-        for done in [0, 1, 1 << 20, bytes.len() as u64] {
-            let mut out = tempfile::NamedTempFile::new().unwrap();
-            let start = usize::try_from(done).unwrap();
-            out.write_all(&bytes[..start]).unwrap();
-            copy_by_hand(&source, out.as_file_mut(), done, bytes.len() as u64).unwrap();
-            assert_eq!(fs_err::read(out.path()).unwrap(), bytes);
-        }
-    }
+    source.rewind()?;
+    let copied = io::copy(&mut source, out)?;
+    if copied == size { Ok(()) } else { Err(wrong(copied)) }
 }

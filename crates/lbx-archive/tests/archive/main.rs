@@ -6,6 +6,7 @@ mod hostile;
 mod mutation;
 #[cfg(test)]
 mod prefix;
+#[cfg(test)]
 mod raw;
 #[cfg(test)]
 mod round_trip;

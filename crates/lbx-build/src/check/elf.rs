@@ -102,7 +102,8 @@ fn loaded<'c>(own: &[Code<'c>]) -> BTreeSet<&'c str> {
 
 /// Whether Python would import a file: by its suffix, which says for which Python it is.
 fn is_extension(name: &str) -> bool {
-    name.ends_with(".abi3.so") || name.contains(".cpython-") && name.ends_with(".so")
+    let Some(stem) = name.strip_suffix(".so") else { return false };
+    stem.strip_suffix(".abi3").is_some() || stem.contains(".cpython-")
 }
 
 impl Code<'_> {
@@ -141,29 +142,22 @@ impl Code<'_> {
     /// Paths that lead to where nothing of the package can be.
     fn leaving(&self) -> impl Iterator<Item = Finding> {
         let folder = self.file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let leaves =
-            |path: &&String| match path.strip_prefix("$ORIGIN").or_else(|| path.strip_prefix("${ORIGIN}")) {
+        let leaves = |path: &&String| {
+            let relative = path.strip_prefix("$ORIGIN").or_else(|| path.strip_prefix("${ORIGIN}"));
+            match relative {
                 Some(rest) => resolve(folder, rest).is_none(),
-                None => {
-                    let known = [
-                        "/var/task",
-                        "/var/runtime",
-                        "/var/lang",
-                        "/opt",
-                        "/lib",
-                        "/usr/lib",
-                        "/lib64",
-                        "/usr/lib64",
-                    ];
-                    !path.is_empty() && !known.iter().any(|known| path.starts_with(known))
-                }
-            };
+                None => !path.is_empty() && !SYSTEM.iter().any(|known| path.starts_with(known)),
+            }
+        };
         self.facts.paths.iter().filter(leaves).map(|path| {
             let message = format!("looks for libraries in `{path}`, which is outside of the artifact");
             Finding::new(Severity::Warning, Check::Elf, message)
         })
     }
 }
+
+/// Where Lambda has libraries.
+const SYSTEM: [&str; 6] = ["/var/task", "/var/runtime", "/var/lang", "/opt", "/lib", "/usr/lib"];
 
 /// A path below the artifact's root, from a folder of it; none where it leads out.
 fn resolve(folder: &str, rest: &str) -> Option<String> {
@@ -210,21 +204,22 @@ mod tests {
         facts(|elf| elf.needed = vec![library.to_owned()])
     }
 
+    fn subject<'s>(files: &'s [(&str, Facts)]) -> Subject<'s> {
+        let file = |(path, facts): &'s (&str, Facts)| File {
+            path,
+            owner: "x 1",
+            own: false,
+            size: 1,
+            mode: None,
+            offered: None,
+            facts: Some(facts),
+        };
+        Subject { name: "f", zip_size: None, is_layer: false, files: files.iter().map(file).collect() }
+    }
+
     fn found(own: &[(&str, Facts)], layer: Option<&[(&str, Facts)]>) -> Vec<(Severity, String)> {
         let runtime = Runtime::find("python3.11").unwrap();
         let target = Target { runtime: &runtime, arch: lbx_plan::Architecture::X86_64, libraries: &[] };
-        fn subject<'s>(files: &'s [(&str, Facts)]) -> Subject<'s> {
-            let file = |(path, facts): &'s (&str, Facts)| File {
-                path,
-                owner: "x 1",
-                own: false,
-                size: 1,
-                mode: None,
-                offered: None,
-                facts: Some(facts),
-            };
-            Subject { name: "f", zip_size: None, is_layer: false, files: files.iter().map(file).collect() }
-        }
         let layer = subject(layer.unwrap_or_default());
         let found = check(&subject(own), Some(&[&layer]), &target);
         found.into_iter().map(|one| (one.severity, one.message)).collect()

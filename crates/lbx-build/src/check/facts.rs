@@ -109,7 +109,7 @@ fn secrets(content: &[u8]) -> Vec<(String, usize)> {
     let found = set.matches(content);
     let place = |at: usize| {
         let start = each[at].find(content)?.start();
-        Some((SECRETS[at].0.to_owned(), 1 + content[..start].iter().filter(|&&byte| byte == b'\n').count()))
+        Some((SECRETS[at].0.to_owned(), content[..start].split(|&byte| byte == b'\n').count()))
     };
     found.iter().filter_map(place).collect()
 }

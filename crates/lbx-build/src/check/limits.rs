@@ -56,7 +56,7 @@ fn advice(subject: &Subject<'_>) -> String {
     let sets = largest(sets);
     if !sets.is_empty() {
         let saved = sets.iter().map(|(name, size)| format!("\"{name}\" saves {}", bytes(*size)));
-        text.push_str(&format!("; in `[prune] sets`, {}", saved.collect::<Vec<_>>().join(", ")));
+        text = format!("{text}; in `[prune] sets`, {}", saved.collect::<Vec<_>>().join(", "));
     }
     text
 }

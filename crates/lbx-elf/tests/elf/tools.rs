@@ -1,5 +1,6 @@
 //! Compilers and binutils, and files made with them.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -20,7 +21,8 @@ pub(crate) fn skip(why: &str) {
 /// Runs a program. `None` if it is not installed.
 pub(crate) fn run<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) -> Option<Output> {
     match Command::new(program).args(arguments).env("LC_ALL", "C").output() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        // Somebody else's folder on the path may have it.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => None,
         output => Some(output.unwrap()),
     }
 }

@@ -101,9 +101,12 @@ fn packages(packages: &PackageChanges, limit: usize) -> Vec<String> {
     section("packages", &counts, rows, limit)
 }
 
+/// Whether it is only compressed differently, and by how much its size has changed; its path; its text.
+type Row<'r> = ((bool, Reverse<u64>), &'r str, String);
+
 /// The biggest change of size first; what is only compressed differently comes last.
 fn files(title: &str, files: &FileChanges, limit: usize) -> Vec<String> {
-    let mut rows: Vec<((bool, Reverse<u64>), &str, String)> = Vec::new();
+    let mut rows: Vec<Row<'_>> = Vec::new();
     for (sign, list) in [('+', &files.added), ('-', &files.removed)] {
         rows.extend(
             list.iter().map(|file| ((false, Reverse(file.size)), &*file.path, row_of_one(sign, file))),

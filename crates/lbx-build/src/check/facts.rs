@@ -100,10 +100,16 @@ static PATTERNS: LazyLock<Option<(RegexSet, Vec<regex::bytes::Regex>)>> = LazyLo
     Some((RegexSet::new(patterns).ok()?, each.collect::<Result<_, _>>().ok()?))
 });
 
-/// The most bytes of a file that are searched: what is larger is data.
+/// The most bytes of a text that are searched.
 const SEARCHED: usize = 4 << 20;
 
+/// Where a zero byte makes a file data, as git has it.
+const START: usize = 8000;
+
 fn secrets(content: &[u8]) -> Vec<(String, usize)> {
+    if content[..content.len().min(START)].contains(&0) {
+        return Vec::new();
+    }
     let content = &content[..content.len().min(SEARCHED)];
     let Some((set, each)) = &*PATTERNS else { return Vec::new() };
     let found = set.matches(content);
@@ -147,6 +153,13 @@ mod tests {
             assert_eq!(seen(&format!("import os\n\nx = {text}\n")), [(what.to_owned(), 3)], "{text}");
             assert_eq!(look(text.as_bytes(), false), None, "a wheel is everybody's");
         }
+    }
+
+    #[test]
+    fn data_is_not_searched() {
+        let key = format!("-----BEGIN RSA {} KEY-----", "PRIVATE");
+        assert_eq!(seen(&key).len(), 1);
+        assert_eq!(seen(&format!("\0{key}")), []);
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Policy {
         self.unrequired.extend(names);
     }
 
-    /// Leaves these distributions out, which the runtime has, as [`super::provided`] finds them.
+    /// Leaves these distributions out, which the runtime has, as [`super::provided()`] finds them.
     pub fn drop_provided(&mut self, names: impl IntoIterator<Item = String>) {
         self.provided.extend(names);
     }

@@ -290,7 +290,7 @@ fn staging_folder(context: &Context) -> &Path {
 }
 
 /// How hard files are compressed.
-fn effort(context: &Context) -> Effort {
+pub(crate) fn effort(context: &Context) -> Effort {
     match context.plan.compression {
         Compression::Fast => Effort::Fast,
         Compression::Max => Effort::Max,

@@ -40,7 +40,7 @@ packages = {}
 try:
     import os
     from importlib.metadata import distributions
-    for one in distributions(path=sys.path + [os.environ.get('LAMBDA_RUNTIME_DIR', '/var/runtime')]):
+    for one in distributions(path=[os.environ.get('LAMBDA_RUNTIME_DIR', '/var/runtime')] + sys.path):
         if one.metadata['Name']:
             packages.setdefault(one.metadata['Name'], one.version)
 except Exception:

@@ -168,7 +168,10 @@ impl Ingredients<'_> {
     fn key(&self) -> String {
         let stamp = format!("{:?}", self.stamp);
         let policy = self.policy.key();
-        let mut parts = vec![FORM, COMPRESSOR, self.effort.recipe(), self.prefix, &stamp, &policy];
+        // What wheels install and what rules take follows from the version, too.
+        let version = env!("CARGO_PKG_VERSION");
+        let mut parts =
+            vec![FORM, version, check::FACTS, COMPRESSOR, self.effort.recipe(), self.prefix, &stamp, &policy];
         parts.extend(self.strip.then_some(STRIP));
         let wheels: Vec<String> =
             self.wheels.iter().map(|wheel| format!("{} {}", wheel.digest, wheel.filename)).collect();
@@ -503,8 +506,10 @@ fn sweep(parts: &Path) -> Result<(), Error> {
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         // Another process may be faster at every step.
         if name.starts_with(UNFINISHED.as_bytes())
-            && open_file(&path).is_ok_and(|lock| lock.try_lock().is_ok())
+            && let Ok(lock) = open_file(&path)
+            && lock.try_lock().is_ok()
         {
+            // Locked until it is gone: whoever has just made it waits for nobody, and makes another one.
             let _ = fs_err::remove_dir_all(&path);
         }
     }

@@ -297,9 +297,9 @@ fn build_in(workshop: &Arc<Workshop>) -> Result<Outcome, Error> {
     let (artifacts, found): (Vec<_>, Vec<_>) =
         built.into_iter().map(|built| (built.report.clone(), (built.report.name, built.after))).unzip();
     let report = Report::new(context, workshop.opened(), &sets, artifacts);
-    staging.publish(&context.options.destination, &report)?;
+    let published = staging.publish(&context.options.destination, &report)?;
     Known::load(&context.ground.host.cache_dir, &context.project, &context.options.destination)
-        .keep(context, found);
+        .keep(context, found, &published);
     for (index, artifact) in report.artifacts.iter().enumerate() {
         let path = context.options.destination.zip(&artifact.name);
         context.ground.tell(Event::ArtifactFinished {
@@ -309,7 +309,7 @@ fn build_in(workshop: &Arc<Workshop>) -> Result<Outcome, Error> {
             files: artifact.files,
         });
     }
-    let basis = Basis::of(context, &sets);
+    let basis = Basis::of(context, &sets, &report, published);
     Ok(Outcome { report, basis })
 }
 

@@ -87,7 +87,7 @@ impl<'s> Own<'s> {
         let mut theirs = Vec::new();
         for (path, own) in &self.files {
             if let Some(file) = dependencies.find(path) {
-                self.check_equal(file, dependencies.owner(file), own)?;
+                check_equal(file, dependencies.owner(file), own)?;
                 theirs.push(path.clone());
                 if own.executable && !file.executable {
                     self.made_executable.push(path.clone());
@@ -103,14 +103,13 @@ impl<'s> Own<'s> {
         }
         Ok(())
     }
+}
 
-    fn check_equal(&self, file: &PartFile, owner: &str, own: &OwnFile<'_>) -> Result<(), Error> {
-        let _ = self;
-        if own.file.stamp.size == file.size && hash(own.file)? == file.sha256 {
-            return Ok(());
-        }
-        Err(conflict(file.path.clone(), owner, own.owner))
+fn check_equal(file: &PartFile, owner: &str, own: &OwnFile<'_>) -> Result<(), Error> {
+    if own.file.stamp.size == file.size && hash(own.file)? == file.sha256 {
+        return Ok(());
     }
+    Err(conflict(file.path.clone(), owner, own.owner))
 }
 
 fn hash(file: &SourceFile) -> Result<[u8; 32], Error> {

@@ -141,6 +141,17 @@ impl Drop for Close<'_, '_> {
     }
 }
 
+/// A thread that panics does not finish what it has taken, and nobody may wait for that.
+struct CloseInPanic<'c, 'l>(&'c Line<'l>);
+
+impl Drop for CloseInPanic<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            drop(Close(self.0));
+        }
+    }
+}
+
 impl Line<'_> {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -159,6 +170,7 @@ impl Line<'_> {
     /// Takes one batch after the other until there are no more.
     fn work(&self) {
         let mut compressor = Compressor::new(self.means.effort);
+        let _close = CloseInPanic(self);
         while let Some(batch) = self.take() {
             let files = &self.wanted[self.batches[batch].clone()];
             let done = files.iter().map(|file| compress(file, &mut compressor, self.means)).collect();
@@ -198,6 +210,10 @@ impl Line<'_> {
                 state.written = batch + 1;
                 self.moved.notify_all();
                 return done;
+            }
+            // The panic is passed on when all threads have ended.
+            if state.closed {
+                return vec![Err(Error::Interrupted)];
             }
             state = self.wait(state);
         }

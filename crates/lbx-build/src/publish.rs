@@ -17,6 +17,7 @@ use tempfile::NamedTempFile;
 use crate::engine::Destination;
 use crate::error::Error;
 use crate::report::{Report, code_sha256};
+use crate::stamp::Stamp;
 
 /// The folder that artifacts go to, and what is being written there.
 #[derive(Debug)]
@@ -71,8 +72,13 @@ impl Staging {
         Ok(file)
     }
 
-    /// Renames everything into place.
-    pub(crate) fn publish(self, destination: &Destination, report: &Report) -> Result<(), Error> {
+    /// Renames everything into place, and returns by what each file is known there. It is asked of the files themselves:
+    /// by then, another build may have put others in their places.
+    pub(crate) fn publish(
+        self,
+        destination: &Destination,
+        report: &Report,
+    ) -> Result<BTreeMap<PathBuf, Stamp>, Error> {
         let report = self.small_file(&report.to_json())?;
         let zips = std::mem::take(&mut *self.zips.lock().unwrap_or_else(PoisonError::into_inner));
         let mut ready = Vec::new();
@@ -81,13 +87,16 @@ impl Staging {
             let sidecar = self.small_file(&code_sha256(&written.sha256))?;
             ready.push((destination.zip(&name), file, sidecar));
         }
+        let mut published = BTreeMap::new();
         for (path, zip, sidecar) in ready {
-            persist(zip, &path)?;
-            let mut beside = path.into_os_string();
-            beside.push(".sha256");
-            persist(sidecar, Path::new(&beside))?;
+            let beside = path.with_added_extension("sha256");
+            for (file, path) in [(zip, path), (sidecar, beside)] {
+                published.insert(path.clone(), persist(file, &path)?);
+            }
         }
-        persist(report, &destination.report())
+        let path = destination.report();
+        published.insert(path.clone(), persist(report, &path)?);
+        Ok(published)
     }
 }
 
@@ -109,12 +118,12 @@ fn sweep(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn persist(file: NamedTempFile, path: &Path) -> Result<(), Error> {
-    file.persist(path).map_err(|error| {
+fn persist(file: NamedTempFile, path: &Path) -> Result<Stamp, Error> {
+    let file = file.persist(path).map_err(|error| {
         let message = format!("cannot rename to `{}`: {}", path.display(), error.error);
         std::io::Error::new(error.error.kind(), message)
     })?;
-    Ok(())
+    Ok(Stamp::of(&file.metadata()?))
 }
 
 impl Drop for Staging {

@@ -17,6 +17,7 @@ use crate::builder::cache::key;
 use crate::engine::{Context, Destination};
 use crate::own::Before;
 use crate::project::Project;
+use crate::report::Report;
 use crate::resolve::ResolvedSet;
 use crate::stamp::Stamp;
 
@@ -57,6 +58,8 @@ struct Files {
     made: Vec<(String, Stamp)>,
     zips: Vec<String>,
     reports: Vec<String>,
+    /// How much the checks found.
+    findings: usize,
 }
 
 /// What the last build has left, as far as it is to be shown.
@@ -66,6 +69,8 @@ pub struct Unchanged {
     pub zips: Vec<PathBuf>,
     /// The reports, one for each CPU.
     pub reports: Vec<PathBuf>,
+    /// How much the checks found. It is in the reports.
+    pub findings: usize,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,12 +83,12 @@ struct Record {
 /// again. `question` is all that is not in files.
 pub fn unchanged(cache_dir: &Path, question: &[String]) -> Option<Unchanged> {
     let record: Record = read(&path(cache_dir, question))?;
-    let Files { present, absent, made, zips, reports } = record.files;
+    let Files { present, absent, made, zips, reports, findings } = record.files;
     let is_same = record.question == question
         && absent.iter().all(|path| fs_err::symlink_metadata(path).is_err())
         && present.iter().chain(&made).all(|(path, stamp)| stamp_of(Path::new(path)).as_ref() == Some(stamp));
     let paths = |texts: Vec<String>| texts.into_iter().map(PathBuf::from).collect();
-    is_same.then(|| Unchanged { zips: paths(zips), reports: paths(reports) })
+    is_same.then(|| Unchanged { zips: paths(zips), reports: paths(reports), findings })
 }
 
 /// Remembers what came of `question`. `more` are files that were read beside those that builds know of.
@@ -96,6 +101,7 @@ pub fn remember(cache_dir: &Path, question: &[String], start: Start, more: &[Pat
         all.made.extend_from_slice(&files.made);
         all.zips.extend_from_slice(&files.zips);
         all.reports.extend_from_slice(&files.reports);
+        all.findings += files.findings;
     }
     for path in more {
         let (Some(text), Some(stamp)) = (path.to_str(), stamp_of(path)) else { return };
@@ -141,7 +147,12 @@ fn write<T: Serialize>(path: &Path, value: &T) {
 impl Basis {
     /// What the artifacts of a build followed from. It is not files alone where something was resolved, was built from
     /// folders, or has the value of a variable in it.
-    pub(crate) fn of(context: &Context, sets: &[ResolvedSet]) -> Self {
+    pub(crate) fn of(
+        context: &Context,
+        sets: &[ResolvedSet],
+        report: &Report,
+        published: BTreeMap<PathBuf, Stamp>,
+    ) -> Self {
         let is_resolved = |set: &ResolvedSet| set.lock.is_none();
         let options = &context.options;
         // Where something was built, the image counts, and its tag may lead to another one.
@@ -156,7 +167,13 @@ impl Basis {
         {
             return Self::default();
         }
-        Self(files(context))
+        let mut files = files(context);
+        if let Some(files) = &mut files {
+            files.findings = report.artifacts.iter().map(|artifact| artifact.findings.len()).sum();
+            let text = |(path, stamp): (PathBuf, Stamp)| Some((path.to_str()?.to_owned(), stamp));
+            files.made = published.into_iter().filter_map(text).collect();
+        }
+        Self(files)
     }
 }
 
@@ -193,13 +210,8 @@ fn files(context: &Context) -> Option<Files> {
     for artifact in &context.plan.artifacts {
         let zip = context.options.destination.zip(&artifact.name);
         files.zips.push(zip.to_str()?.to_owned());
-        for path in [zip.with_added_extension("sha256"), zip] {
-            files.made.push((path.to_str()?.to_owned(), stamp_of(&path)?));
-        }
     }
-    let report = context.options.destination.report();
-    files.reports.push(report.to_str()?.to_owned());
-    files.made.push((report.to_str()?.to_owned(), stamp_of(&report)?));
+    files.reports.push(context.options.destination.report().to_str()?.to_owned());
     files.present.sort_by(|left, right| left.0.cmp(&right.0));
     files.present.dedup();
     Some(files)
@@ -241,11 +253,16 @@ impl Known {
         read(&Self::path(cache_dir, project, destination)).unwrap_or_default()
     }
 
-    /// Puts what a build has found out beside what is known of artifacts that it has not built. The zips are in place.
-    pub(crate) fn keep(mut self, context: &Context, found: Vec<(String, Before)>) {
+    /// Puts what a build has found out beside what is known of artifacts that it has not built.
+    pub(crate) fn keep(
+        mut self,
+        context: &Context,
+        found: Vec<(String, Before)>,
+        published: &BTreeMap<PathBuf, Stamp>,
+    ) {
         let destination = &context.options.destination;
         for (name, before) in found {
-            let zip = stamp_of(&destination.zip(&name));
+            let zip = published.get(&destination.zip(&name)).copied();
             self.artifacts.insert(name, Before { zip, ..before });
         }
         write(&Self::path(&context.ground.host.cache_dir, &context.project, destination), &self);

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::archive;
 use crate::builder::{Builder, Built};
 use crate::check::Finding;
 use crate::engine::Context;
@@ -184,7 +185,7 @@ impl Report {
                 level: builder.site().isolation.claims.level(),
                 claims: builder.site().isolation.claims,
             }),
-            compressor: lbx_archive::COMPRESSOR,
+            compressor: archive::effort(context).recipe(),
             dependencies: sets.map(|(set, resolved)| SetReport::new(set, resolved)).collect(),
             artifacts,
         }

@@ -23,7 +23,9 @@ const COARSEST: i64 = 2_000_000_000;
 
 impl Stamp {
     pub(crate) fn of(metadata: &std::fs::Metadata) -> Self {
-        let time = |seconds: i64, nanoseconds: i64| seconds.saturating_mul(1_000_000_000) + nanoseconds;
+        let time = |seconds: i64, nanoseconds: i64| {
+            seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+        };
         Self {
             inode: metadata.ino(),
             size: metadata.len(),

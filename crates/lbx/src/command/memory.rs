@@ -11,7 +11,7 @@ use super::{cache_dir, project};
 use crate::arguments::Build;
 use crate::environment::Environment;
 use crate::failure::Failure;
-use crate::render::{Output, short_path};
+use crate::render::{Output, count, short_path};
 
 /// What is remembered of builds, and what is asked now.
 pub(super) struct Memory {
@@ -35,7 +35,11 @@ impl Memory {
     pub(super) fn show_unchanged(&self, output: &Output, environment: &Environment) -> bool {
         let Some(question) = &self.question else { return false };
         let Some(unchanged) = lbx_build::unchanged(&self.cache_dir, question) else { return false };
-        output.note("nothing has changed since the last build");
+        let found = match unchanged.findings {
+            0 => String::new(),
+            number => format!("; its report has {}", count(number, "finding")),
+        };
+        output.note(&format!("nothing has changed since the last build{found}"));
         for zip in &unchanged.zips {
             output.result(&short_path(zip, &environment.current_dir));
         }

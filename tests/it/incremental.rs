@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use lbx_testkit::command::{Home, run};
@@ -207,6 +207,29 @@ fn without_a_lock_indexes_are_asked_again() {
     let build = || command(&project.home, "build", &image, &project.index);
     assert!(Project::builds(&mut build()));
     assert!(Project::builds(&mut build()));
+}
+
+#[test]
+fn builds_at_once_remember_nothing_of_each_other_that_is_wrong() {
+    let Some(image) = image() else { return };
+    let project = Project::new(&image);
+    project.settle();
+    let mut running = Vec::new();
+    for round in 0..16 {
+        // Sizes differ, so that no offset fits another zip.
+        project.home.write("a/app.py", format!("A = '{}'\n", "x".repeat(round * 37)));
+        let mut build = project.build();
+        running.push(build.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("lbx"));
+    }
+    for mut child in running {
+        assert!(child.wait().expect("an end").success());
+    }
+    succeeds(&mut project.build());
+    project.is_as_from_nothing();
+    wait();
+    project.home.write("b/app.py", "C = 'changed'\n");
+    succeeds(&mut project.build());
+    project.is_as_from_nothing();
 }
 
 /// The files that a command opens below a folder.

@@ -189,7 +189,13 @@ fn the_sdk_is_left_to_the_runtime_where_its_versions_are_accepted() {
     assert!(decision[0]["theirs"].as_str().is_some_and(|version| version != "1.0"), "{decision}");
     // A version that somebody asks for is not what the runtime has, and all of it stays.
     home.write("r.txt", "mine\nboto3==1.0\n");
-    succeeds(&mut command(&home, "build", &image, &index));
+    let said = succeeds(&mut command(&home, "build", &image, &index));
+    assert!(
+        said.contains(
+            "lbx: warning: app: the AWS SDK is not left to the runtime: the requirements need boto3==1.0"
+        ),
+        "{said}"
+    );
     let listed = names(&home);
     assert!(listed.contains("boto3.py") && listed.contains("botocore.py"), "{listed}");
     let why = report(&home)["artifacts"][0]["runtime_provided"]["kept"]["why"].to_string();

@@ -325,6 +325,7 @@ fn check_all(context: &Context, mut built: Vec<archive::Built>) -> Result<Vec<ar
         let layers: Option<Vec<&check::Subject<'_>>> = layers.collect();
         let mut findings = check::check(&subjects[index], layers.as_deref(), &target);
         findings.retain(|finding| !is_accepted(finding));
+        findings.extend(check::of_the_sdk(built[index].report.runtime_provided.as_ref()));
         Ok(findings)
     })?;
     drop(subjects);

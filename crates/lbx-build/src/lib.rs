@@ -16,6 +16,7 @@ mod cancel;
 mod check;
 mod dependencies;
 mod diff;
+mod digest;
 mod engine;
 mod error;
 mod event;

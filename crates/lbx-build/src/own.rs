@@ -9,11 +9,11 @@ use std::sync::Arc;
 use lbx_archive::{Packed, Source};
 use lbx_plan::prune::{self, Origin, Policy, Verdict};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::archive::Part as SourcePart;
 use crate::check::Facts;
 use crate::dependencies::{About, PartFile};
+use crate::digest;
 use crate::error::Error;
 use crate::listing::{LeftOut, conflict, folder_conflict, folders_of};
 use crate::pack::Content;
@@ -113,22 +113,7 @@ fn check_equal(file: &PartFile, owner: &str, own: &OwnFile<'_>) -> Result<(), Er
 }
 
 fn hash(file: &SourceFile) -> Result<[u8; 32], Error> {
-    let mut sha256 = Sha256::new();
-    std::io::copy(&mut fs_err::File::open(&file.location)?, &mut HashWriter(&mut sha256))?;
-    Ok(sha256.finalize().into())
-}
-
-struct HashWriter<'h>(&'h mut Sha256);
-
-impl std::io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    Ok(digest::sha256(fs_err::File::open(&file.location)?)?)
 }
 
 /// What is known of an artifact's own files after it was built.

@@ -11,7 +11,7 @@ mod limits;
 use std::collections::BTreeMap;
 
 use lbx_plan::Runtime;
-use lbx_plan::prune::Set;
+use lbx_plan::prune::{Decision, Set};
 use serde::Serialize;
 
 pub(crate) use self::facts::{ElfFacts, FACTS, Facts, has_facts, look};
@@ -38,8 +38,8 @@ pub enum Check {
     Files,
     /// What should be known to nobody else.
     Secrets,
-    /// Whether the handler can be imported.
-    Import,
+    /// What is left to the runtime.
+    Runtime,
 }
 
 /// Something that is wrong.
@@ -128,6 +128,13 @@ pub(crate) fn check(
     found.extend(files::check(subject, target.runtime));
     found.sort();
     found
+}
+
+/// What is to be said where the AWS SDK was to be left to the runtime.
+pub(crate) fn of_the_sdk(decision: Option<&Decision>) -> Option<Finding> {
+    let Decision::Kept { why, .. } = decision? else { return None };
+    let message = format!("the AWS SDK is not left to the runtime: {why}");
+    Some(Finding::new(Severity::Warning, Check::Runtime, message))
 }
 
 /// Numbers summed by a name, the largest first.

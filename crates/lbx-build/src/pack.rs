@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use lbx_archive::{Compressor, Effort, LARGE, Method, Packed, Source, compress_large};
 
 use crate::cancel::Cancel;
-use crate::check::{Facts, look};
+use crate::check::{Facts, LARGEST, look};
 use crate::dependencies::stripped;
 use crate::error::Error;
 
@@ -260,10 +260,11 @@ fn compress_by_pieces(location: &Path, means: &Means<'_>) -> Result<Content, Err
 fn facts_of_large(file: &File) -> Result<Option<Facts>, Error> {
     let mut start = [0; 4];
     let count = file.read_at(&mut start, 0)?;
-    if !lbx_elf::is_elf(&start[..count]) {
+    let size = file.metadata()?.len();
+    if !lbx_elf::is_elf(&start[..count]) || size > LARGEST {
         return Ok(None);
     }
-    let mut content = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or_default()];
+    let mut content = vec![0; usize::try_from(size).unwrap_or_default()];
     file.read_exact_at(&mut content, 0)?;
     Ok(look(&content, true))
 }
@@ -344,6 +345,30 @@ mod tests {
         assert_eq!(all.iter().filter(|one| one.is_ok()).count(), 199);
         // A writer that gives up after the first.
         assert!(pack(&wanted, &means, |next| next().is_ok()));
+    }
+
+    #[test]
+    fn a_thread_that_panics_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (wanted, cancel) = (wanted(folder.path(), &[b"x".to_vec()]), Cancel::new());
+        let means =
+            Means { effort: Effort::Fast, strip: false, scratch: folder.path(), cancel: &cancel, threads: 2 };
+        let batches = batches(&wanted);
+        let line = Line {
+            batches: &batches,
+            wanted: &wanted,
+            means: &means,
+            state: Mutex::default(),
+            moved: Condvar::new(),
+        };
+        std::thread::scope(|scope| {
+            let panics = scope.spawn(|| {
+                let _close = CloseInPanic(&line);
+                assert_eq!(line.take(), None, "on purpose: there is one, and nobody will finish it");
+            });
+            assert!(line.next(0)[0].is_err());
+            assert!(panics.join().is_err());
+        });
     }
 
     #[test]

@@ -40,3 +40,43 @@ impl Stamp {
         self.changed < other.changed.saturating_sub(COARSEST)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn stamp(file: &tempfile::NamedTempFile) -> Stamp {
+        Stamp::of(&file.as_file().metadata().unwrap())
+    }
+
+    #[test]
+    fn content_of_the_same_size_with_its_old_time_has_another_stamp() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs_err::write(file.path(), "one").unwrap();
+        let (before, time) = (stamp(&file), file.as_file().metadata().unwrap().modified().unwrap());
+        std::thread::sleep(Duration::from_millis(30));
+        fs_err::write(file.path(), "two").unwrap();
+        file.as_file().set_modified(time).unwrap();
+        assert_ne!(stamp(&file), before);
+    }
+
+    #[test]
+    fn only_what_was_left_alone_for_longer_than_a_tick_is_older() {
+        let at = |changed| Stamp { inode: 1, size: 1, mode: 1, modified: 0, changed };
+        let now = at(10_000_000_000);
+        assert!(at(7_999_999_999).is_older(&now));
+        for later in [8_000_000_000, 9_000_000_000, 10_000_000_000, 11_000_000_000] {
+            assert!(!at(later).is_older(&now), "{later}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_no_clock_will_show_is_a_time() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // The year 2400, beyond what nanoseconds in 64 bits can say.
+        file.as_file().set_modified(UNIX_EPOCH + Duration::from_hours(430 * 8766)).unwrap();
+        assert_eq!(stamp(&file).modified, i64::MAX);
+    }
+}

@@ -32,9 +32,15 @@ pub(crate) struct ElfFacts {
     pub(crate) versions: Vec<(String, String, Option<String>)>,
 }
 
+/// The most bytes of a file that is looked into, which is held in memory for that. Lambda takes no larger one.
+pub(crate) const LARGEST: u64 = 262_144_000;
+
 /// Whether a wheel's file is looked into at all: by its name, because its content would have to be inflated. Libraries
 /// are called so, and programs have the bit.
-pub(crate) fn has_facts(path: &str, executable: bool) -> bool {
+pub(crate) fn has_facts(path: &str, executable: bool, size: u64) -> bool {
+    if size > LARGEST {
+        return false;
+    }
     let name = path.rsplit('/').next().unwrap_or(path);
     executable
         || name.contains(".so.")
@@ -187,8 +193,10 @@ mod tests {
     #[test]
     fn libraries_and_programs_are_looked_into() {
         for path in ["a/b.so", "a/b.cpython-311-x86_64-linux-gnu.so", "x.libs/libz-1.so.1.2.3"] {
-            assert!(has_facts(path, false), "{path}");
+            assert!(has_facts(path, false, LARGEST), "{path}");
+            assert!(!has_facts(path, true, LARGEST + 1), "{path}");
         }
-        assert!(has_facts("bin/tool", true) && !has_facts("a/b.py", false) && !has_facts("a.so/b.py", false));
+        assert!(has_facts("bin/tool", true, 1) && !has_facts("a/b.py", false, 1));
+        assert!(!has_facts("a.so/b.py", false, 1));
     }
 }

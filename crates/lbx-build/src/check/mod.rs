@@ -14,7 +14,7 @@ use lbx_plan::Runtime;
 use lbx_plan::prune::{Decision, Set};
 use serde::Serialize;
 
-pub(crate) use self::facts::{ElfFacts, FACTS, Facts, has_facts, look};
+pub(crate) use self::facts::{ElfFacts, FACTS, Facts, LARGEST, has_facts, look};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

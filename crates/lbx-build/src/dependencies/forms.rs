@@ -47,7 +47,7 @@ impl Form {
         let code = if strip { STRIP } else { "as-is" };
         let recipe = format!("smaller-{code}-{}", effort.recipe().replace(['/', '+'], "-"));
         let make = |compressor: &mut Compressor, file: &InstalledFile, read: Read<'_>| {
-            let is_code = strip && check::has_facts(&file.path, file.executable);
+            let is_code = strip && check::has_facts(&file.path, file.executable, file.packed.size);
             if effort == Effort::Fast && !is_code {
                 return Ok(Vec::new());
             }
@@ -68,7 +68,7 @@ impl Form {
 /// What the checks have to know of a wheel's files, by their paths.
 fn facts(store: &WheelStore, wheel: &Wheel, cancel: &Cancel) -> Result<BTreeMap<String, Facts>, Error> {
     let look_into = |(): &mut (), file: &InstalledFile, read: Read<'_>| {
-        if !check::has_facts(&file.path, file.executable) {
+        if !check::has_facts(&file.path, file.executable, file.packed.size) {
             return Ok(Vec::new());
         }
         let Some(facts) = check::look(&read()?, false) else { return Ok(Vec::new()) };

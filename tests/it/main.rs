@@ -3,6 +3,7 @@
 //! | module | about |
 //! |---|---|
 //! | `examples` | each project of `examples/`: its zips, its report, its handlers imported in the sandbox |
+//! | `bytecode` | modules compiled by the image, beside sources and in their place |
 //! | `checks` | what is checked before a zip is published, what is left to the runtime, what is stripped |
 //! | `commands` | `pull`, `--help`, `--quiet`, `--message-format json` |
 //! | `diff` | `lbx diff`: zips of ours, of others, and what is none |
@@ -27,6 +28,7 @@
 //! `support` runs the binary, `lambda` runs handlers as Lambda does.
 
 mod architectures;
+mod bytecode;
 mod checks;
 mod commands;
 mod configuration;

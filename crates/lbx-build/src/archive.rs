@@ -9,6 +9,7 @@ use lbx_plan::prune::{self, Decision, Installed, Member, Policy, Requirer, Runti
 use lbx_plan::{Artifact, Compression, Hidden, Kind, Plan};
 use lbx_wheel::{Wheel, normalize_name};
 
+use crate::bytecode::Compiler;
 use crate::check::{self, Facts, Subject};
 use crate::dependencies::{Ingredients, Part as DependencyPart, STRIP};
 use crate::engine::{Context, Options};
@@ -19,7 +20,7 @@ use crate::pack::{Content, Means, Wanted, pack};
 use crate::project::Project;
 use crate::publish::Staging;
 use crate::report::{ArtifactReport, Made};
-use crate::resolve::ResolvedSet;
+use crate::resolve::{ResolvedSet, image_error};
 use crate::source::{self, SourceFile, SourceTree};
 use crate::stamp::Stamp;
 use crate::workshop::Workshop;
@@ -126,8 +127,10 @@ pub(crate) fn build(
     if let Some(Decision::Dropped(dropped)) = &provided {
         policy.drop_provided(dropped.iter().map(|one| one.name.clone()));
     }
+    let compiler = Compiler::of(|| workshop.builder(), (artifact.kind, artifact.bytecode, effort))?;
+    let compiler = compiler.as_ref();
     let strip = artifact.prune.strip;
-    let of = Ingredients { wheels, prefix, policy: &policy, stamp, effort, strip };
+    let of = Ingredients { wheels, prefix, policy: &policy, stamp, effort, strip, compiler };
     let dependencies = context.dependencies.get(&context.ground, &context.wheels, &of)?;
     let mut own = Own::list(parts, &policy)?;
     own.beside(&dependencies.about)?;
@@ -135,13 +138,22 @@ pub(crate) fn build(
         return Err(Error::Empty { kind: artifact.kind.word(), name: artifact.name.clone() });
     }
     context.ground.cancel.check()?;
+    let recipe = recipe(context, artifact, compiler);
+    let known = Known::of(context, artifact, &recipe);
+    // Bytecode is there until the zip is written.
+    let scratch = compiler.map(|_| context.ground.store.scratch()).transpose();
+    let scratch = scratch.map_err(|source| image_error(context, source))?;
+    if let (Some(compiler), Some(scratch)) = (compiler, &scratch) {
+        let is_known = |path: &str, own: &OwnFile<'_>| known.content(path, own).is_some();
+        own.compile(compiler, (&policy, &dependencies.about), is_known, &scratch.path("compile"))?;
+    }
     let mut facts = Vec::new();
     let tail = staging.write_zip(&artifact.name, |file| {
-        let (tail, found) = write(context, artifact, (&dependencies, &own), stamp, file)?;
+        let (tail, found) = write(context, artifact, (&dependencies, &own, &known), stamp, file)?;
         facts = found;
         Ok(tail)
     })?;
-    let mut built = Built::new(context, artifact, (dependencies, own), &tail, facts);
+    let mut built = Built::new(context, artifact, (dependencies, own), &tail, (facts, recipe));
     built.report.runtime_provided = provided;
     Ok(built)
 }
@@ -190,9 +202,9 @@ impl Built {
         artifact: &Artifact,
         (dependencies, own): (Arc<DependencyPart>, Own<'_>),
         tail: &Tail,
-        facts: Vec<Option<Facts>>,
+        (facts, recipe): (Vec<Option<Facts>>, String),
     ) -> Self {
-        let mut after = Before { recipe: recipe(context, artifact), ..Before::default() };
+        let mut after = Before { recipe, ..Before::default() };
         let mut unpacked_size = dependencies.about.unpacked_size;
         for (((path, file), place), facts) in own.files.iter().zip(&tail.entries).zip(facts) {
             let stamp = Some(file.file.stamp).filter(|stamp| context.options.start.is_after(stamp));
@@ -242,12 +254,11 @@ impl Built {
 fn write(
     context: &Context,
     artifact: &Artifact,
-    (dependencies, own): (&DependencyPart, &Own<'_>),
+    (dependencies, own, known): (&DependencyPart, &Own<'_>, &Known<'_>),
     stamp: Timestamp,
     file: &mut File,
 ) -> Result<(Tail, Vec<Option<Facts>>), Error> {
     let path = context.options.destination.zip(&artifact.name);
-    let known = Known::of(context, artifact, &path);
     let names: Vec<After<'_>> =
         own.files.iter().map(|(path, own)| After { name: path, executable: own.executable }).collect();
     let packets: Vec<Option<Content>> =
@@ -257,7 +268,7 @@ fn write(
         .values()
         .zip(&packets)
         .filter(|(_, packet)| packet.is_none())
-        .map(|(own, _)| Wanted { location: own.file.location.clone(), size: own.file.stamp.size })
+        .map(|(own, _)| own.wanted())
         .collect();
     let (prefix, bytes) = dependencies.prefix()?;
     let prefix = prefix.with_executable(&own.made_executable);
@@ -298,9 +309,10 @@ pub(crate) fn effort(context: &Context) -> Effort {
 }
 
 /// What makes the packed bytes of own files out of them.
-fn recipe(context: &Context, artifact: &Artifact) -> String {
+fn recipe(context: &Context, artifact: &Artifact, compiler: Option<&Compiler>) -> String {
     let strip = if artifact.prune.strip { STRIP } else { "" };
-    format!("{} {strip} {}", effort(context).recipe(), check::FACTS)
+    let bytecode = compiler.map(|compiler| (compiler.recipe(), compiler.is_only()));
+    format!("{} {strip} {} {bytecode:?}", effort(context).recipe(), check::FACTS)
 }
 
 /// Why a zip was not written to its end.
@@ -330,11 +342,11 @@ struct Known<'k> {
 }
 
 impl<'k> Known<'k> {
-    fn of(context: &'k Context, artifact: &Artifact, path: &Path) -> Self {
-        let recipe = recipe(context, artifact);
+    fn of(context: &'k Context, artifact: &Artifact, recipe: &str) -> Self {
+        let path = context.options.destination.zip(&artifact.name);
         let before = context.known.artifacts.get(&artifact.name).filter(|before| before.recipe == recipe);
         let open = |before: &'k Before| {
-            let file = fs_err::File::open(path).ok()?.into_file();
+            let file = fs_err::File::open(&path).ok()?.into_file();
             let is_same = before.zip == Some(Stamp::of(&file.metadata().ok()?));
             is_same.then(|| (before, Arc::new(file)))
         };

@@ -11,6 +11,7 @@ use lbx_sandbox::{End, Exit, Network, Overlay, Reached, Root, Spec, Stream, Stre
 use lbx_wheel::normalize_name;
 use serde::Deserialize;
 
+use crate::bytecode::Dialect;
 use crate::error::Error;
 use crate::event::Event;
 use crate::limits::{Breach, Limits, Watch};
@@ -45,7 +46,13 @@ try:
             packages.setdefault(one.metadata['Name'], one.version)
 except Exception:
     pass
-print(json.dumps({'python': '%d.%d.%d' % sys.version_info[:3], 'pip': pip, 'index': index, 'packages': packages}))";
+try:
+    from importlib.util import MAGIC_NUMBER
+    bytecode = {'tag': sys.implementation.cache_tag, 'magic': MAGIC_NUMBER.hex()}
+except Exception:
+    bytecode = None
+print(json.dumps({'python': '%d.%d.%d' % sys.version_info[:3], 'pip': pip, 'index': index, 'packages': packages,
+                  'bytecode': bytecode}))";
 
 /// An image that is ready to run things.
 #[derive(Debug)]
@@ -64,6 +71,8 @@ pub(crate) struct Base {
     pub(crate) index: Option<String>,
     /// The distributions that it has, by normalised name, with their versions.
     pub(crate) packages: BTreeMap<String, String>,
+    /// The bytecode that its Python writes, if it says so.
+    pub(crate) dialect: Option<Dialect>,
 }
 
 #[derive(Deserialize)]
@@ -73,6 +82,7 @@ struct Found {
     index: Option<String>,
     #[serde(default)]
     packages: BTreeMap<String, String>,
+    bytecode: Option<Dialect>,
 }
 
 impl Base {
@@ -94,7 +104,7 @@ impl Base {
         site.tell(Event::ImageReady { digest, python: found.python.clone(), pip: pip.clone() });
         let packages = found.packages.into_iter().map(|(name, version)| (normalize_name(&name), version));
         let (python, index, packages) = (found.python, found.index, packages.collect());
-        Ok(Self { image, root, interpreter, python, pip, index, packages })
+        Ok(Self { image, root, interpreter, python, pip, index, packages, dialect: found.bytecode })
     }
 }
 

@@ -12,6 +12,7 @@
 mod archive;
 mod base;
 mod builder;
+mod bytecode;
 mod cancel;
 mod check;
 mod dependencies;
@@ -50,7 +51,7 @@ pub use diff::{
     Pair, ZipFacts, ZipFile, diff,
 };
 pub use engine::{Destination, Host, Options, Outcome, PullRequest, Pulled, build, pull};
-pub use error::{Error, ErrorKind, PackagesError, SourceError, ZipError};
+pub use error::{BytecodeError, Error, ErrorKind, PackagesError, SourceError, ZipError};
 pub use event::{Event, Observer};
 pub use lbx_archive::Limits as ZipLimits;
 pub use lbx_image::ProxyOptions;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
 use std::sync::Arc;
 
-use lbx_plan::prune::{self, Policy, Rule, Verdict};
+use lbx_plan::prune::Rule;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -30,6 +30,8 @@ pub(crate) struct Item {
     pub(crate) wheel: usize,
     /// Index of the file in the wheel.
     pub(crate) file: usize,
+    /// Whether it is that file's bytecode.
+    pub(crate) is_bytecode: bool,
 }
 
 /// Something that an artifact leaves out.
@@ -53,21 +55,14 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Adds a file, unless a rule leaves it out. `origin` and `policy` are what the rules ask for,
-    /// and `prefix` is the folder of the zip that rules do not see, such as `python/`.
-    pub(crate) fn add(
-        &mut self,
-        item: Item,
-        prefix: &str,
-        origin: prune::Origin<'_>,
-        policy: &Policy,
-    ) -> Result<(), Error> {
-        let installed = item.path.strip_prefix(prefix).unwrap_or(&item.path);
-        if let Verdict::Drop(rule) = prune::verdict(installed, origin, policy) {
-            let (owner, size) = (item.owner.to_string(), item.size);
-            self.left_out.push(LeftOut { path: item.path, owner, rule, size });
-            return Ok(());
-        }
+    /// Leaves a file out, by a rule.
+    pub(crate) fn leave_out(&mut self, item: Item, rule: Rule) {
+        let (owner, size) = (item.owner.to_string(), item.size);
+        self.left_out.push(LeftOut { path: item.path, owner, rule, size });
+    }
+
+    /// Adds a file.
+    pub(crate) fn add(&mut self, item: Item) -> Result<(), Error> {
         match self.items.entry(item.path.clone()) {
             MapEntry::Vacant(vacant) => {
                 vacant.insert(item);
@@ -127,14 +122,13 @@ mod tests {
             sha256: [bytes; 32],
             wheel: 0,
             file: 0,
+            is_bytecode: false,
         }
     }
 
-    const WHEEL: prune::Origin<'_> = prune::Origin::Wheel { distribution: "x", script: false };
-
     fn listing(items: &[Item]) -> Result<(Vec<Item>, Vec<LeftOut>), Error> {
         let mut listing = Listing::default();
-        items.iter().try_for_each(|item| listing.add(item.clone(), "", WHEEL, &Policy::default()))?;
+        items.iter().try_for_each(|item| listing.add(item.clone()))?;
         listing.finish()
     }
 
@@ -175,11 +169,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_leaves_out_is_listed_and_conflicts_with_nothing() {
+    fn what_is_left_out_is_listed_and_conflicts_with_nothing() {
         let mut listing = Listing::default();
         for owner in ["a 1", "b 1"] {
             let record = item("python/a-1.dist-info/RECORD", owner, owner.as_bytes()[0]);
-            listing.add(record, "python/", WHEEL, &Policy::default()).unwrap();
+            listing.leave_out(record, Rule::InstallerMetadata);
         }
         let (items, left_out) = listing.finish().unwrap();
         assert!(items.is_empty());

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use lbx_archive::{Packed, Source};
@@ -11,12 +12,13 @@ use lbx_plan::prune::{self, Origin, Policy, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::Part as SourcePart;
+use crate::bytecode::{self, Compiler, Pyc, Source as Module};
 use crate::check::Facts;
 use crate::dependencies::{About, PartFile};
 use crate::digest;
 use crate::error::Error;
 use crate::listing::{LeftOut, conflict, folder_conflict, folders_of};
-use crate::pack::Content;
+use crate::pack::{Content, Wanted};
 use crate::source::SourceFile;
 use crate::stamp::Stamp;
 
@@ -37,6 +39,32 @@ pub(crate) struct OwnFile<'s> {
     owner: &'s str,
     pub(crate) file: &'s SourceFile,
     pub(crate) executable: bool,
+    /// Where its bytes are.
+    pub(crate) bytes: Bytes,
+}
+
+/// Where the bytes of a file are.
+#[derive(Clone, Debug)]
+pub(crate) enum Bytes {
+    /// In the file itself.
+    Source,
+    /// They are its bytecode, in the zip that the build before has left.
+    Before,
+    /// They are its bytecode.
+    Bytecode(Pyc),
+}
+
+impl OwnFile<'_> {
+    /// What has to be compressed.
+    pub(crate) fn wanted(&self) -> Wanted {
+        let (location, size) = (self.file.location.clone(), self.file.stamp.size);
+        match &self.bytes {
+            Bytes::Bytecode(pyc) => {
+                Wanted { location: pyc.location.clone(), size: pyc.size, source: Some(location) }
+            }
+            Bytes::Source | Bytes::Before => Wanted { location, size, source: None },
+        }
+    }
 }
 
 impl<'s> Own<'s> {
@@ -67,7 +95,7 @@ impl<'s> Own<'s> {
             self.left_out.push(LeftOut { path, owner, rule, size });
             return Ok(());
         }
-        let new = OwnFile { owner: &part.name, file, executable: file.executable };
+        let new = OwnFile { owner: &part.name, file, executable: file.executable, bytes: Bytes::Source };
         match self.files.entry(path) {
             MapEntry::Vacant(vacant) => {
                 vacant.insert(new);
@@ -101,6 +129,71 @@ impl<'s> Own<'s> {
         for path in theirs {
             self.files.remove(&path);
         }
+        Ok(())
+    }
+}
+
+impl<'s> Own<'s> {
+    /// Adds the bytecode of modules, beside them or in their place. What the zip that the build before has left has of it
+    /// is not compiled again; `is_known` says whether it has the bytecode of a file under a path.
+    pub(crate) fn compile(
+        &mut self,
+        compiler: &Compiler,
+        (policy, dependencies): (&Policy, &About),
+        is_known: impl Fn(&str, &OwnFile<'s>) -> bool,
+        work: &Path,
+    ) -> Result<(), Error> {
+        let modules: Vec<(String, String, OwnFile<'s>)> = self
+            .files
+            .iter()
+            .filter(|(path, _)| bytecode::is_source(path))
+            .map(|(path, own)| (path.clone(), compiler.target(path), own.clone()))
+            .filter(|(_, target, _)| !self.files.contains_key(target))
+            .collect();
+        // What a dependency has under the same path has to be held against it.
+        let is_new = |(_, target, own): &&(String, String, OwnFile<'s>)| {
+            !is_known(target, own) || dependencies.find(target).is_some()
+        };
+        let new: Vec<Module<'_>> = modules
+            .iter()
+            .filter(is_new)
+            .map(|(path, _, own)| Module { location: &own.file.location, path })
+            .collect();
+        let mut compiled = compiler.sources(&new, work)?.into_iter();
+        for module in &modules {
+            let bytes = if is_new(&module) {
+                compiled.next().flatten().map(Bytes::Bytecode)
+            } else {
+                Some(Bytes::Before)
+            };
+            if let Some(bytes) = bytes {
+                self.add_bytecode(module, bytes, compiler.is_only(), (policy, dependencies))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_bytecode(
+        &mut self,
+        (path, target, own): &(String, String, OwnFile<'s>),
+        bytes: Bytes,
+        is_only: bool,
+        (policy, dependencies): (&Policy, &About),
+    ) -> Result<(), Error> {
+        if is_only && policy.kept_by(&own.file.path).is_none() {
+            self.files.remove(path);
+            let (path, owner, size) = (path.clone(), own.owner.to_owned(), own.file.stamp.size);
+            self.left_out.push(LeftOut { path, owner, rule: prune::Rule::Compiled, size });
+        }
+        if let (Some(file), Bytes::Bytecode(pyc)) = (dependencies.find(target), &bytes) {
+            let is_same =
+                pyc.size == file.size && digest::sha256(fs_err::File::open(&pyc.location)?)? == file.sha256;
+            if !is_same {
+                return Err(conflict(target.clone(), dependencies.owner(file), own.owner));
+            }
+            return Ok(());
+        }
+        self.files.insert(target.clone(), OwnFile { executable: false, bytes, ..own.clone() });
         Ok(())
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Wanted {
     pub(crate) location: PathBuf,
     /// How large it was when it was looked at. Bytes.
     pub(crate) size: u64,
+    /// What it was compiled from: what the checks have to know is in there.
+    pub(crate) source: Option<PathBuf>,
 }
 
 /// Where and how.
@@ -233,7 +235,11 @@ fn compress(wanted: &Wanted, compressor: &mut Compressor, means: &Means<'_>) -> 
         bytes = stripped;
     }
     let (packed, compressed) = compressor.compress(&bytes);
-    Ok(Content { packed, source: Source::Memory(compressed.into()), facts: look(&bytes, true) })
+    let facts = match &wanted.source {
+        Some(source) => look(&fs_err::read(source)?, true),
+        None => look(&bytes, true),
+    };
+    Ok(Content { packed, source: Source::Memory(compressed.into()), facts })
 }
 
 fn compress_by_pieces(location: &Path, means: &Means<'_>) -> Result<Content, Error> {
@@ -289,7 +295,7 @@ mod tests {
         let write = |(at, content): (usize, &Vec<u8>)| {
             let location = folder.join(at.to_string());
             fs_err::write(&location, content).unwrap();
-            Wanted { location, size: content.len() as u64 }
+            Wanted { location, size: content.len() as u64, source: None }
         };
         contents.iter().enumerate().map(write).collect()
     }

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use lbx_plan::Artifact;
 use lbx_plan::locks::{Selection, Source};
 use lbx_plan::prune::RuntimeProvided;
+use lbx_plan::{Artifact, Bytecode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ use crate::resolve::ResolvedSet;
 use crate::stamp::Stamp;
 
 /// The form of records, counted up whenever it or the meaning of its content changes.
-const FORM: &[u8] = b"lbx build 1\n";
+const FORM: &[u8] = b"lbx build 2\n";
 
 /// The moment before a command looks at anything.
 #[derive(Clone, Copy, Debug, Default)]
@@ -158,7 +158,10 @@ impl Basis {
         // Where something was built, the image counts, and its tag may lead to another one.
         let is_built = |set: &ResolvedSet| !set.built.is_empty();
         let is_provided = |artifact: &Artifact| artifact.prune.runtime_provided == RuntimeProvided::Drop;
-        let counts_the_image = sets.iter().any(is_built) || context.plan.artifacts.iter().any(is_provided);
+        let has_bytecode = |artifact: &Artifact| artifact.bytecode != Bytecode::Without;
+        let artifacts = &context.plan.artifacts;
+        let counts_the_image = sets.iter().any(is_built)
+            || artifacts.iter().any(|artifact| is_provided(artifact) || has_bytecode(artifact));
         if counts_the_image
             || options.rebuild
             || options.from.is_some()

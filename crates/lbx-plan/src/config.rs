@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::bytecode::Bytecode;
 use crate::catalog::Architectures;
 use crate::position::{At, Position};
 use crate::prune::{RuntimeProvided, Set};
@@ -79,6 +80,10 @@ pub struct Project {
     /// How hard files are compressed.
     #[serde(default)]
     pub compression: Compression,
+    /// Whether functions and layers have the bytecode of their modules, compiled by the image's Python: `true`, or
+    /// `"only"` for bytecode in place of sources.
+    #[serde(default)]
+    pub bytecode: Bytecode,
 }
 
 /// How hard files are compressed.
@@ -155,6 +160,8 @@ pub struct Function {
     /// Names of the layers that this function runs with, in order.
     #[serde(default)]
     pub layers: Vec<At<String>>,
+    /// Whether it has bytecode, in place of what the project says.
+    pub bytecode: Option<Bytecode>,
     /// What it leaves out, key by key in place of what the project says.
     #[serde(default)]
     pub prune: Prune,
@@ -170,6 +177,8 @@ pub struct Layer {
     /// The folder whose contents land under `python/`; a folder that is laid out as a layer already
     /// (`python/`, and perhaps `bin/` and `lib/`, and nothing else) is taken as it is.
     pub source: Option<At<String>>,
+    /// Whether it has bytecode, in place of what the project says.
+    pub bytecode: Option<Bytecode>,
     /// What it leaves out, key by key in place of what the project says.
     #[serde(default)]
     pub prune: Prune,

@@ -17,6 +17,7 @@
 //! assert_eq!(plan.artifacts[0].name, "hello");
 //! ```
 
+mod bytecode;
 mod catalog;
 mod config;
 mod encoding;
@@ -28,6 +29,7 @@ mod project_name;
 pub mod prune;
 mod requirements;
 
+pub use bytecode::Bytecode;
 pub use catalog::{Architecture, Architectures, Runtime, SymbolVersions};
 pub use config::{
     Build, Check, Compression, Config, ConfigError, Defaults, Function, Index, IndexStrategy, Layer, Origin,

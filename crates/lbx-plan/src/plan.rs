@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use crate::bytecode::Bytecode;
 use crate::catalog::{Architecture, Runtime};
 use crate::config::{Build, Compression, Config, ConfigError, Function, Layer, distance};
 use crate::hidden::Hidden;
@@ -128,6 +129,8 @@ pub struct Artifact {
     pub set: Option<usize>,
     /// What it leaves out.
     pub prune: Choices,
+    /// Whether it has the bytecode of its modules.
+    pub bytecode: Bytecode,
     /// Where the configuration names the source and the includes, for messages: byte offsets.
     #[serde(skip)]
     pub offsets: Vec<(String, usize)>,
@@ -457,6 +460,7 @@ fn function_artifact(
         layers,
         set: None,
         prune: Choices::new(config, &function.prune)?,
+        bytecode: function.bytecode.unwrap_or(config.project.bytecode),
         offsets,
     })
 }
@@ -477,6 +481,7 @@ fn layer_artifact(config: &Config, name: &At<String>, layer: &Layer) -> Result<A
         layers: Vec::new(),
         set: None,
         prune: Choices::new(config, &layer.prune)?,
+        bytecode: layer.bytecode.unwrap_or(config.project.bytecode),
         offsets,
     })
 }

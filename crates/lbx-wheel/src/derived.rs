@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -96,6 +96,12 @@ impl Wheel {
 }
 
 impl WheelStore {
+    /// What `recipe` has made of a wheel, if that is kept.
+    pub fn kept(&self, wheel: &Wheel, recipe: &str) -> Result<Option<Derived>, WheelError> {
+        let [data, index] = paths(wheel, recipe);
+        load(&data, &index)
+    }
+
     /// What `recipe` makes of the files of a wheel: as it is kept, or made by `make`, which is called for each file, from
     /// several threads, with a state of each thread's own. The name of the recipe says all that it follows from beside the
     /// wheel; it is of letters, digits, `.`, `-` and `_`.
@@ -107,24 +113,29 @@ impl WheelStore {
         state: impl Fn() -> S + Sync,
         make: impl Fn(&mut S, &InstalledFile, Read<'_>) -> Result<Vec<Made>, WheelError> + Sync,
     ) -> Result<Derived, WheelError> {
-        let directory = wheel.path().parent().unwrap_or(Path::new("/"));
-        let (data, index) = (format!("derived-{recipe}"), format!("derived-{recipe}.index"));
-        if let Some(derived) = load(&directory.join(&data), &directory.join(&index))? {
+        if let Some(derived) = self.kept(wheel, recipe)? {
             return Ok(derived);
         }
         let (_lock, new) = self.new_directory()?;
-        let path = new.path().join(&data);
-        let mut out =
-            BufWriter::new(fs_err::OpenOptions::new().read(true).write(true).create_new(true).open(&path)?);
+        let [new_data, new_index] = ["data", "index"].map(|name| new.path().join(name));
+        let mut out = BufWriter::new(
+            fs_err::OpenOptions::new().read(true).write(true).create_new(true).open(&new_data)?,
+        );
         let pieces = make_all(wheel, GoOn(go_on), &state, &make, &mut out)?;
         let file = out.into_inner().map_err(std::io::IntoInnerError::into_error)?.into_file();
-        fs_err::write(new.path().join(&index), to_bytes(&pieces, stamp(&file)?))?;
+        fs_err::write(&new_index, to_bytes(&pieces, stamp(&file)?))?;
+        let [data, index] = paths(wheel, recipe);
         let _publishing = self.lock_publishing()?;
-        for name in [&data, &index] {
-            fs_err::rename(new.path().join(name), directory.join(name))?;
-        }
+        fs_err::rename(new_data, data)?;
+        fs_err::rename(new_index, index)?;
         Ok(Derived { pieces, file: Arc::new(file) })
     }
+}
+
+/// Where the pieces are kept, and what says where each is.
+fn paths(wheel: &Wheel, recipe: &str) -> [PathBuf; 2] {
+    let directory = wheel.path().parent().unwrap_or(Path::new("/"));
+    [format!("derived-{recipe}"), format!("derived-{recipe}.index")].map(|name| directory.join(name))
 }
 
 /// Makes the pieces of all files, the largest first, and writes them as they come: where each is is nobody's business.

@@ -50,6 +50,10 @@ impl From<lbx_build::Error> for Failure {
                 lbx_build::PackagesError::Failed { output, .. } => Some(output.clone()),
                 _ => None,
             },
+            lbx_build::Error::Bytecode(error) => match &**error {
+                lbx_build::BytecodeError::Failed { output, .. } => Some(output.clone()),
+                _ => None,
+            },
             _ => None,
         };
         let diagnosis = match &error {

@@ -6,9 +6,11 @@ use lbx_archive::{Compressor, Effort};
 use lbx_wheel::{Derived, InstalledFile, Made, OpenWheel, Piece, Read, Wheel, WheelError, WheelStore};
 use sha2::{Digest, Sha256};
 
+use crate::bytecode::{Compiler, is_module};
 use crate::cancel::Cancel;
 use crate::check::{self, Facts};
 use crate::error::Error;
+use crate::listing::Item;
 
 /// What strips, counted up whenever it strips otherwise.
 pub(crate) const STRIP: &str = "strip-1";
@@ -20,18 +22,39 @@ pub(super) struct Form {
     derived: Option<Derived>,
     /// What the checks have to know.
     pub(super) facts: BTreeMap<String, Facts>,
+    /// Bytecode, if there is to be any: by where Python looks for it beside a source.
+    pub(super) bytecode: Option<Derived>,
 }
 
 impl Form {
     /// What is taken in place of a file's own bytes.
-    pub(super) fn piece(&self, file: &InstalledFile) -> Option<(&Derived, &Piece)> {
+    fn piece(&self, file: &InstalledFile) -> Option<(&Derived, &Piece)> {
         let derived = self.derived.as_ref()?;
         Some((derived, derived.pieces.get(&file.path)?))
     }
 
+    /// The bytecode of a module, if it has any.
+    pub(super) fn bytecode_of(&self, compiler: Option<&Compiler>, file: &InstalledFile) -> Option<&Piece> {
+        let module = is_module(file).then(|| compiler.map(|compiler| compiler.cache(&file.path)))??;
+        self.bytecode.as_ref()?.pieces.get(&module)
+    }
+
+    /// What is taken in place of a file's own bytes for an item of the listing.
+    pub(super) fn piece_of(
+        &self,
+        compiler: Option<&Compiler>,
+        item: &Item,
+        file: &InstalledFile,
+    ) -> Option<(&Derived, &Piece)> {
+        if item.is_bytecode {
+            return self.bytecode.as_ref().zip(self.bytecode_of(compiler, file));
+        }
+        self.piece(file)
+    }
+
     pub(super) fn as_it_is(wheel: &Wheel) -> Result<Self, Error> {
         let open = wheel.open().map_err(|source| Error::wheel(wheel.filename.to_string(), source))?;
-        Ok(Self { open, derived: None, facts: BTreeMap::new() })
+        Ok(Self { open, derived: None, facts: BTreeMap::new(), bytecode: None })
     }
 
     pub(super) fn of(

@@ -81,7 +81,12 @@ impl Kept {
         of: &Ingredients<'_>,
     ) -> Result<Part, Error> {
         let form = |wheel: &Arc<Wheel>| Form::of(wheels, wheel, (of.effort, of.strip), &ground.cancel);
-        let forms = of.wheels.iter().map(form).collect::<Result<Vec<_>, _>>()?;
+        let mut forms = of.wheels.iter().map(form).collect::<Result<Vec<_>, _>>()?;
+        if let Some(compiler) = of.compiler {
+            for (form, bytecode) in forms.iter_mut().zip(compiler.wheels(wheels, of.wheels, of.prefix)?) {
+                form.bytecode = Some(bytecode);
+            }
+        }
         let (folder, _lock) = self.new_folder()?;
         let new = Self { folder: folder.path().join("part") };
         fs_err::create_dir(&new.folder)?;

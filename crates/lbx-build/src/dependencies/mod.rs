@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lbx_archive::{COMPRESSOR, Effort, Entry, Prefix, Timestamp, write_prefix};
-use lbx_plan::prune::{Distribution, Origin, Policy, Set};
+use lbx_plan::prune::{self, Distribution, Origin, Policy, Rule, Set, Verdict};
 use lbx_wheel::{InstalledFile, Kind as FileKind, Wheel, WheelStore, normalize_name};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,7 @@ pub(crate) use self::forms::{STRIP, stripped};
 use self::kept::{Kept, open_file};
 
 use crate::builder::cache::key;
+use crate::bytecode::Compiler;
 use crate::check::{self, Facts};
 use crate::error::Error;
 use crate::listing::{Item, LeftOut, Listing};
@@ -30,10 +31,9 @@ use crate::report::{WheelReport, wheel_report};
 use crate::site::Ground;
 
 /// The form of what is kept, counted up whenever it or the meaning of its content changes: the rules, too.
-const FORM: &str = "lbx part 1";
+const FORM: &str = "lbx part 2";
 
 /// All that the dependency part of a zip follows from.
-#[derive(Debug)]
 pub(crate) struct Ingredients<'i> {
     /// Sorted by name.
     pub(crate) wheels: &'i [Arc<Wheel>],
@@ -47,6 +47,8 @@ pub(crate) struct Ingredients<'i> {
     pub(crate) effort: Effort,
     /// Whether symbols are taken out of machine code.
     pub(crate) strip: bool,
+    /// What compiles modules, if they are to be compiled.
+    pub(crate) compiler: Option<&'i Compiler>,
 }
 
 /// A dependency part.
@@ -168,6 +170,9 @@ impl Ingredients<'_> {
         let mut parts =
             vec![FORM, version, check::FACTS, COMPRESSOR, self.effort.recipe(), self.prefix, &stamp, &policy];
         parts.extend(self.strip.then_some(STRIP));
+        let compiler = self.compiler.map(|compiler| (compiler.recipe(), compiler.is_only()));
+        let compiler = compiler.map(|(recipe, is_only)| format!("{recipe} {is_only}"));
+        parts.extend(compiler.as_deref());
         let wheels: Vec<String> =
             self.wheels.iter().map(|wheel| format!("{} {}", wheel.digest, wheel.filename)).collect();
         parts.extend(wheels.iter().map(String::as_str));
@@ -175,7 +180,7 @@ impl Ingredients<'_> {
     }
 
     /// The files of all wheels, by the rules.
-    fn list(&self) -> Result<(Vec<Item>, Vec<LeftOut>, Policy), Error> {
+    fn list(&self, forms: &[Form]) -> Result<(Vec<Item>, Vec<LeftOut>, Policy), Error> {
         let mut listing = Listing::default();
         let mut policy = self.policy.clone();
         for (wheel_index, wheel) in self.wheels.iter().enumerate() {
@@ -194,17 +199,48 @@ impl Ingredients<'_> {
                     sha256: file.sha256,
                     wheel: wheel_index,
                     file: file_index,
+                    is_bytecode: false,
                 };
-                listing.add(item, self.prefix, origin, &policy)?;
+                match prune::verdict(&file.path, origin, &policy) {
+                    Verdict::Drop(rule) => listing.leave_out(item, rule),
+                    Verdict::Keep(_) => self.add(&mut listing, item, &forms[wheel_index], &policy)?,
+                }
             }
         }
         let (items, left_out) = listing.finish()?;
         Ok((items, left_out, policy))
     }
 
+    /// Adds a file, and its bytecode beside it or in its place.
+    fn add(&self, listing: &mut Listing, item: Item, form: &Form, policy: &Policy) -> Result<(), Error> {
+        let file = &self.wheels[item.wheel].files[item.file];
+        let Some((compiler, piece)) = self.compiler.zip(form.bytecode_of(self.compiler, file)) else {
+            return listing.add(item);
+        };
+        let target = compiler.target(&file.path);
+        // Its own, which it has brought along.
+        if self.wheels[item.wheel].files.iter().any(|file| file.path == target) {
+            return listing.add(item);
+        }
+        let bytecode = Item {
+            path: format!("{}{target}", self.prefix),
+            executable: false,
+            size: piece.packed.size,
+            sha256: piece.sha256,
+            is_bytecode: true,
+            ..item.clone()
+        };
+        if compiler.is_only() && policy.kept_by(&file.path).is_none() {
+            listing.leave_out(item, Rule::Compiled);
+        } else {
+            listing.add(item)?;
+        }
+        listing.add(bytecode)
+    }
+
     /// Writes the part to `out`.
     fn write(&self, forms: &[Form], out: &mut impl Write, path: &Path) -> Result<(Prefix, About), Error> {
-        let (items, left_out, policy) = self.list()?;
+        let (items, left_out, policy) = self.list(forms)?;
         let entries: Vec<Entry> = items.iter().map(|item| self.entry(forms, item)).collect();
         let prefix = write_prefix(out, &entries, self.stamp)
             .map_err(|source| Error::Archive { path: path.to_owned(), source })?;
@@ -215,7 +251,7 @@ impl Ingredients<'_> {
         let (wheel, form) = (&self.wheels[item.wheel], &forms[item.wheel]);
         let file = &wheel.files[item.file];
         let (name, executable) = (item.path.clone(), item.executable);
-        match form.piece(file) {
+        match form.piece_of(self.compiler, item, file) {
             Some((derived, piece)) => {
                 Entry { name, executable, packed: piece.packed, source: derived.source(piece) }
             }
@@ -244,17 +280,19 @@ impl Ingredients<'_> {
             });
             let wheel = &self.wheels[item.wheel];
             let file = &wheel.files[item.file];
+            let form = &forms[item.wheel];
+            let sha256 = form.piece_of(self.compiler, &item, file).map(|(_, piece)| piece.sha256);
             let distribution = normalize_name(&wheel.metadata.name);
             let origin = Origin::Wheel { distribution: &distribution, script: is_script(file) };
             about.files.push(PartFile {
                 offered: policy.offered(&file.path, origin),
-                facts: forms[item.wheel].facts.get(&file.path).cloned(),
+                facts: form.facts.get(&file.path).filter(|_| !item.is_bytecode).cloned(),
                 path: item.path,
                 owner,
                 executable: item.executable,
                 size: entry.packed.size,
                 packed_size: entry.packed.compressed_size,
-                sha256: forms[item.wheel].piece(file).map_or(item.sha256, |(_, piece)| piece.sha256),
+                sha256: sha256.unwrap_or(item.sha256),
             });
         }
         about
@@ -270,9 +308,9 @@ pub fn pack_wheels<W: Write>(
     let mut policy = Policy::default();
     policy.drop_tools(crate::archive::unrequired(wheels, &[])?);
     let (stamp, effort) = (Timestamp::default(), Effort::default());
-    let of = Ingredients { wheels, prefix, policy: &policy, stamp, effort, strip: false };
-    let (items, ..) = of.list()?;
+    let of = Ingredients { wheels, prefix, policy: &policy, stamp, effort, strip: false, compiler: None };
     let forms = wheels.iter().map(|wheel| Form::as_it_is(wheel)).collect::<Result<Vec<_>, _>>()?;
+    let (items, ..) = of.list(&forms)?;
     let entries: Vec<Entry> = items.iter().map(|item| of.entry(&forms, item)).collect();
     lbx_archive::write(out, &entries, of.stamp)
         .map_err(|source| Error::Archive { path: PathBuf::from("-"), source })

@@ -15,6 +15,7 @@ use lbx_plan::PlanError;
 
 pub use self::system::PackagesError;
 pub use self::zip::ZipError;
+pub use crate::bytecode::BytecodeError;
 
 use crate::suspect;
 
@@ -169,6 +170,9 @@ pub enum Error {
         /// What it said.
         output: String,
     },
+    /// There is no bytecode.
+    #[error(transparent)]
+    Bytecode(Box<BytecodeError>),
     /// The sandbox cannot be had.
     #[error("cannot start the sandbox")]
     Sandbox(#[from] lbx_sandbox::Error),
@@ -617,6 +621,7 @@ impl Error {
             | Self::WrongPython { .. }
             | Self::NoPip { .. }
             | Self::ForeignCpu { .. }
+            | Self::Bytecode(_)
             | Self::PythonFails { .. } => ErrorKind::Image,
             Self::Sandbox(_) => ErrorKind::Sandbox,
             Self::Packages(error) if matches!(**error, PackagesError::RootNotLent { .. }) => {

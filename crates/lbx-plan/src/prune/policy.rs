@@ -140,6 +140,11 @@ impl Policy {
         self.choices.exclude.matched(path)
     }
 
+    /// The pattern of the user's that keeps a file, if one does.
+    pub fn kept_by(&self, path: &str) -> Option<&str> {
+        self.choices.keep.matched(path)
+    }
+
     /// The set that would leave a kept file out, were it chosen.
     pub fn offered(&self, path: &str, origin: Origin<'_>) -> Option<Set> {
         let others =
@@ -165,7 +170,8 @@ impl Policy {
         let shape = self.shapes.get(distribution);
         let found = match rule {
             Rule::Bytecode => takes(matching::is_bytecode(path)),
-            Rule::ToolFiles => Match::No,
+            // Whether it compiles, only who compiles it knows.
+            Rule::ToolFiles | Rule::Compiled => Match::No,
             Rule::PackagingTools => takes(self.unrequired.contains(distribution)),
             Rule::RuntimeProvided => takes(self.provided.contains(distribution)),
             Rule::Scripts => takes(script),
@@ -215,7 +221,7 @@ pub fn verdict<'p>(path: &str, origin: Origin<'_>, policy: &'p Policy) -> Verdic
 /// The pattern of the user's that keeps a file. Half of a package that the runtime has would hide the other half, so that
 /// what the runtime provides is all or nothing.
 fn kept_by<'p>(path: &str, rule: Rule, policy: &'p Policy) -> Option<&'p str> {
-    if rule == Rule::RuntimeProvided { None } else { policy.choices.keep.matched(path) }
+    if rule == Rule::RuntimeProvided { None } else { policy.kept_by(path) }
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub enum Rule {
     Sources,
     /// What the user's own patterns name.
     Excluded,
+    /// Sources whose bytecode is there in their place.
+    Compiled,
 }
 
 /// A rule that holds only where the user asks for it, by its name in `sets`.
@@ -98,7 +100,7 @@ const fn spare(distribution: &'static str, paths: &'static str, why: &'static st
 const COMPILES: &str = "it compiles, and these are what it compiles with";
 
 /// Every rule, in the order in which they are asked. The first that takes a file is the one that is named.
-pub const RULES: [RuleData; 14] = [
+pub const RULES: [RuleData; 15] = [
     RuleData {
         rule: Rule::Bytecode,
         set: None,
@@ -211,6 +213,13 @@ pub const RULES: [RuleData; 14] = [
         why: "you say so",
         spares: &[],
     },
+    RuleData {
+        rule: Rule::Compiled,
+        set: None,
+        matches: "with `bytecode = \"only\"`: Python modules that were compiled, but for what your own `keep` names",
+        why: "their bytecode is there in their place",
+        spares: &[],
+    },
 ];
 
 const TESTS: &[Spare] = &[
@@ -291,6 +300,7 @@ impl Rule {
             Self::Typing => "typing",
             Self::Sources => "sources",
             Self::Excluded => "excluded",
+            Self::Compiled => "compiled",
         }
     }
 
@@ -351,7 +361,7 @@ mod tests {
         let mut all = Rule::ALL.to_vec();
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), Rule::Excluded as usize + 1, "a rule has no data");
+        assert_eq!(all.len(), Rule::Compiled as usize + 1, "a rule has no data");
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub(super) fn stand_in(output: &Output, place: &Place) -> Config {
             system_packages: Vec::new(),
             index_strategy: lbx_plan::IndexStrategy::default(),
             compression: lbx_plan::Compression::default(),
+            bytecode: lbx_plan::Bytecode::default(),
         },
         defaults: Defaults::default(),
         functions: BTreeMap::new(),
@@ -110,7 +111,9 @@ fn folder(
     let name = At::nowhere(name(what, zip, root)?);
     let requirements = requirements(what, root)?;
     if what.layer {
-        config.layers.insert(name, Layer { requirements, source: None, prune: Prune::default() });
+        config
+            .layers
+            .insert(name, Layer { requirements, source: None, bytecode: None, prune: Prune::default() });
     } else {
         let source = At::nowhere(".".to_owned());
         let function = Function {
@@ -119,6 +122,7 @@ fn folder(
             requirements,
             include: Vec::new(),
             layers: Vec::new(),
+            bytecode: None,
             prune: Prune::default(),
         };
         config.functions.insert(name, function);

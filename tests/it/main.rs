@@ -8,6 +8,7 @@
 //! | `commands` | `pull`, `--help`, `--quiet`, `--message-format json` |
 //! | `diff` | `lbx diff`: zips of ours, of others, and what is none |
 //! | `doctor` | `lbx doctor`, what it fixes, and how sandbox errors end |
+//! | `explain` | `lbx explain`: packages, files and folders |
 //! | `configuration` | what is wrong with lbx.toml and the files that it names |
 //! | `requirements` | what pip refuses, and what is wrong with wheels |
 //! | `limits` | builds that use up what they may use |
@@ -35,6 +36,7 @@ mod configuration;
 mod diff;
 mod doctor;
 mod examples;
+mod explain;
 mod git;
 mod host;
 mod images;

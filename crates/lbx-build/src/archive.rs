@@ -12,7 +12,7 @@ use lbx_wheel::{Wheel, normalize_name};
 use crate::bytecode::Compiler;
 use crate::check::{self, Facts, Subject};
 use crate::dependencies::{Ingredients, Part as DependencyPart, STRIP};
-use crate::engine::{Context, Options};
+use crate::engine::{Context, Destination};
 use crate::error::Error;
 use crate::locked;
 use crate::own::{Before, Own, OwnFile, Packet};
@@ -36,13 +36,17 @@ pub(crate) struct Part {
 }
 
 /// The sources and includes of every artifact, in the order of the plan. What is wrong with the user's
-/// own files is found here, before anything is fetched.
+/// own files is found here, before anything is fetched. What is `brought` along, such as wheels and the folders of other
+/// builds, is no source.
 pub(crate) fn collect_parts(
     project: &Project,
     plan: &Plan,
-    options: &Options,
+    destination: &Destination,
+    brought: impl IntoIterator<Item = PathBuf>,
 ) -> Result<Vec<Vec<Part>>, Error> {
-    let exclude = exclude(project, plan, options);
+    let mut exclude = exclude(project, plan, destination);
+    // What was brought along is no source either.
+    exclude.extend(brought);
     plan.artifacts.iter().map(|artifact| parts(project, artifact, &exclude)).collect()
 }
 
@@ -66,8 +70,7 @@ fn parts(project: &Project, artifact: &Artifact, exclude: &[PathBuf]) -> Result<
 }
 
 /// What builds write is no source: the output folder, unless it is the whole project, and the files in it.
-fn exclude(project: &Project, plan: &Plan, options: &Options) -> Vec<PathBuf> {
-    let destination = &options.destination;
+fn exclude(project: &Project, plan: &Plan, destination: &Destination) -> Vec<PathBuf> {
     let folder = destination.folder();
     let mut exclude = vec![destination.report()];
     for artifact in &plan.artifacts {
@@ -78,8 +81,6 @@ fn exclude(project: &Project, plan: &Plan, options: &Options) -> Vec<PathBuf> {
     if fs_err::canonicalize(folder).is_ok_and(|folder| folder != project.root) {
         exclude.push(folder.to_owned());
     }
-    // What was brought along is no source either.
-    exclude.extend(options.from.iter().chain(&options.aside).cloned());
     exclude
 }
 

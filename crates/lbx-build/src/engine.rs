@@ -234,7 +234,8 @@ pub(crate) fn prepare(
     cancel: &Cancel,
     observer: &Observer,
 ) -> Result<Arc<Workshop>, Error> {
-    let parts = archive::collect_parts(&project, &plan, &options)?;
+    let brought = options.from.iter().chain(&options.aside).cloned();
+    let parts = archive::collect_parts(&project, &plan, &options.destination, brought)?;
     let places = Places::of(&project, &plan, &host, options.offline)?;
     let locks = locked::read(&project, &plan, options.locked)?;
     let is_locked = !locks.is_empty() && locks.iter().all(|lock| lock.locked.is_some());

@@ -21,6 +21,7 @@ mod digest;
 mod engine;
 mod error;
 mod event;
+mod explain;
 mod index;
 mod limits;
 mod listing;
@@ -53,6 +54,7 @@ pub use diff::{
 pub use engine::{Destination, Host, Options, Outcome, PullRequest, Pulled, build, pull};
 pub use error::{BytecodeError, Error, ErrorKind, PackagesError, SourceError, ZipError};
 pub use event::{Event, Observer};
+pub use explain::{Explained, Explanation, Explanations, Fate, Files, Size, explain};
 pub use lbx_archive::Limits as ZipLimits;
 pub use lbx_image::ProxyOptions;
 pub use limits::{Breach, Limits, TimeLimits, bytes};

@@ -326,14 +326,13 @@ fn nearest_key(message: &str) -> Option<String> {
     let rest = message.strip_prefix("unknown key `").or_else(|| message.strip_prefix("unknown value `"))?;
     let (written, expected) = rest.split_once('`')?;
     let (_, expected) = expected.split_once("expected")?;
-    expected
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .map(|key| (distance(written, key), key))
-        .filter(|(distance, key)| *distance <= 2.max(key.len() / 3))
-        .min()
-        .map(|(_, key)| format!("did you mean `{key}`?"))
+    nearest(written, expected.split('`').skip(1).step_by(2)).map(|key| format!("did you mean `{key}`?"))
+}
+
+/// Of some names, the one that was probably meant by a word that is none of them.
+pub fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    let names = names.into_iter().map(|name| (distance(written, name), name));
+    names.filter(|(distance, name)| *distance <= 2.max(name.len() / 3)).min().map(|(_, name)| name)
 }
 
 /// The number of single-character edits between two words.

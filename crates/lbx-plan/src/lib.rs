@@ -33,7 +33,7 @@ pub use bytecode::Bytecode;
 pub use catalog::{Architecture, Architectures, Runtime, SymbolVersions};
 pub use config::{
     Build, Check, Compression, Config, ConfigError, Defaults, Function, Index, IndexStrategy, Layer, Origin,
-    Project, Prune, json_schema,
+    Project, Prune, json_schema, nearest,
 };
 pub use encoding::{EncodingError, decode};
 pub use hidden::Hidden;

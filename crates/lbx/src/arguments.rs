@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Pull(Pull),
     /// Say in what two zips differ: packages, files, sizes, modes.
     Diff(Diff),
+    /// Say why something is in a zip or is not, and how large it is.
+    Explain(Box<Explain>),
     /// Find out whether this host can build, and if not, why and what to do.
     Doctor(Doctor),
     /// Print the JSON schema of lbx.toml.
@@ -212,6 +214,29 @@ pub(crate) struct Diff {
     /// List all packages and files that differ, however many they are.
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+/// `lbx explain`.
+///
+/// Looks for a package, or a file or folder by its path in the zip or in the project, in the zips of the last build: which
+/// requirement wants it, how large it is, which rule leaves it out or spares it, and what would leave it out.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Explain {
+    /// A package, or a path.
+    #[arg(value_name = "NAME|PATH")]
+    pub(crate) what: String,
+    /// Only in this function or layer; may be given several times.
+    #[arg(long = "in", value_name = "NAME")]
+    pub(crate) within: Vec<String>,
+    /// The zip, where the build was given one.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "out_dir")]
+    pub(crate) output: Option<PathBuf>,
+    /// The folder of the zips, where the build was given one.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 /// `lbx doctor`.

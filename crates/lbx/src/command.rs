@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod explain;
 mod fix;
 pub(crate) mod lock;
 mod memory;

@@ -317,7 +317,7 @@ pub fn pack_wheels<W: Write>(
 }
 
 /// Scripts are those that the wheel says are, and whatever data it puts beside them.
-fn is_script(file: &InstalledFile) -> bool {
+pub(crate) fn is_script(file: &InstalledFile) -> bool {
     match file.kind {
         FileKind::Script { .. } => true,
         FileKind::Data => file.path.starts_with("bin/"),

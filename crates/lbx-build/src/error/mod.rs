@@ -170,6 +170,12 @@ pub enum Error {
         /// What it said.
         output: String,
     },
+    /// What a build leaves is not there.
+    #[error("`{}` is not there, or not as a build left it", path.display())]
+    NotBuilt {
+        /// What was looked for.
+        path: PathBuf,
+    },
     /// There is no bytecode.
     #[error(transparent)]
     Bytecode(Box<BytecodeError>),
@@ -603,6 +609,7 @@ impl Error {
             | Self::NotText { .. }
             | Self::Encoding { .. }
             | Self::NotAFile { .. }
+            | Self::NotBuilt { .. }
             | Self::SourceMissing { .. }
             | Self::PathMissing { .. }
             | Self::NotLocked { .. }

@@ -36,7 +36,7 @@ pub use self::policy::{Policy, Reason, SparedBy, Verdict, verdict};
 pub use self::provided::{CLOSURE, Decision, Installed, Member, Provided, provided};
 pub use self::rules::{RULES, Rule, RuleData, Set, Spare, markdown};
 pub use self::shape::Distribution;
-pub use self::tools::{PACKAGING_TOOLS, Requirer, imported_modules, unrequired_tools};
+pub use self::tools::{PACKAGING_TOOLS, Requirer, imported_modules, requires, unrequired_tools};
 
 /// How lbx's own unfinished files begin, which a killed build leaves in its output folder.
 pub const UNFINISHED: &str = ".lbx-";

@@ -40,15 +40,16 @@ fn modules_of(tool: &str) -> &'static [&'static str] {
     }
 }
 
-/// Whether a `Requires-Dist` line is about `tool` and does not wait for an extra.
-fn requires(line: &str, tool: &str) -> bool {
+/// Whether a line of requirements, such as a `Requires-Dist`, is about the distribution of this normalised name and does not
+/// wait for an extra.
+pub fn requires(line: &str, distribution: &str) -> bool {
     let name: String = line
         .trim_start()
         .chars()
         .take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
         .map(|c| if matches!(c, '_' | '.') { '-' } else { c.to_ascii_lowercase() })
         .collect();
-    name == tool && !line.split_once(';').is_some_and(|(_, marker)| marker.contains("extra"))
+    name == distribution && !line.split_once(';').is_some_and(|(_, marker)| marker.contains("extra"))
 }
 
 /// The top-level modules that a Python source imports, as far as its text shows.

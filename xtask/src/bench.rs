@@ -6,6 +6,7 @@
 
 mod dependencies;
 mod host;
+mod imports;
 mod measure;
 mod package;
 mod packaging;
@@ -19,6 +20,40 @@ use std::process::Command;
 use serde_json::{Map, Value};
 
 use crate::{Result, check, process, provision, serve, workspace};
+
+/// What is measured.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only these rows, of all that there are; may be given several times. The numbers then go nowhere but to the table
+    #[arg(long, value_name = "GROUP", value_enum)]
+    only: Vec<Group>,
+}
+
+/// Rows that are measured together.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Group {
+    Package,
+    Sandbox,
+    Dependencies,
+    Host,
+    Unpack,
+    Packaging,
+    Imports,
+    Peak,
+}
+
+impl Arguments {
+    fn wants(&self, group: Group) -> bool {
+        self.only.is_empty() || self.only.contains(&group)
+    }
+
+    /// The same as words of a command line.
+    fn words(&self) -> Vec<String> {
+        use clap::ValueEnum;
+        let names = self.only.iter().filter_map(Group::to_possible_value);
+        names.flat_map(|value| ["--only".to_owned(), value.get_name().to_owned()]).collect()
+    }
+}
 
 /// One measured step, in a process of its own.
 #[derive(clap::Args)]
@@ -94,7 +129,7 @@ impl Results {
 }
 
 /// Runs the command. A task that was built without optimisation builds itself with, and starts that.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if cfg!(debug_assertions) {
         println!(
             "== build lbx and xtask, optimised, with all that they depend on: minutes when it is the first time"
@@ -109,7 +144,7 @@ pub(crate) fn run() -> Result<()> {
             "--package",
             "xtask",
         ]))?;
-        return process::run(Command::new(workspace::release("xtask")?).arg("bench"));
+        return process::run(Command::new(workspace::release("xtask")?).arg("bench").args(arguments.words()));
     }
     provision::ensure(&[provision::IMAGE, provision::DEMO].concat())?;
     // The peers are wanted, and done without where they cannot be had.
@@ -120,19 +155,37 @@ pub(crate) fn run() -> Result<()> {
     let scratch = tempfile::tempdir_in(workspace::target()?)?;
     let registry = serve::standin(&["python3.11"], &scratch.path().join("registry"))?;
     let image = registry.reference("lambda/python", "3.11");
-    let mut results = Results::default();
-    package::measure(scratch.path(), &mut results)?;
-    let layout = workspace::standin_images()?.join("python3.11");
-    sandbox::measure(scratch.path(), &image, &layout, &mut results)?;
-    dependencies::measure(scratch.path(), &image, &mut results)?;
-    host::measure(scratch.path(), &image, &mut results)?;
-    unpack::measure(scratch.path(), &image, &mut results)?;
-    packaging::measure(scratch.path(), &image, &mut results)?;
-    peak::measure(scratch.path(), &image, &mut results)?;
-    conclude(&results)
+    let results = measure(arguments, scratch.path(), &image)?;
+    conclude(&results, arguments.only.is_empty())
 }
 
-fn conclude(results: &Results) -> Result<()> {
+/// What measures some rows, by a folder to work in and the image.
+type Measure = fn(&Path, &str, &mut Results) -> Result<()>;
+
+fn measure(arguments: &Arguments, scratch: &Path, image: &str) -> Result<Results> {
+    let mut results = Results::default();
+    if arguments.wants(Group::Package) {
+        package::measure(scratch, &mut results)?;
+    }
+    if arguments.wants(Group::Sandbox) {
+        let layout = workspace::standin_images()?.join("python3.11");
+        sandbox::measure(scratch, image, &layout, &mut results)?;
+    }
+    let rest: [(Group, Measure); 6] = [
+        (Group::Dependencies, dependencies::measure),
+        (Group::Host, host::measure),
+        (Group::Unpack, unpack::measure),
+        (Group::Packaging, packaging::measure),
+        (Group::Imports, imports::measure),
+        (Group::Peak, peak::measure),
+    ];
+    for (_, measure) in rest.iter().filter(|(group, _)| arguments.wants(*group)) {
+        measure(scratch, image, &mut results)?;
+    }
+    Ok(results)
+}
+
+fn conclude(results: &Results, is_all: bool) -> Result<()> {
     let mut object = Map::new();
     println!("{:28} {:>10}  {:>8}", "key", "measured", "wanted");
     for number in &results.numbers {
@@ -142,6 +195,9 @@ fn conclude(results: &Results) -> Result<()> {
     }
     for skipped in &results.skipped {
         println!("skipped {skipped}");
+    }
+    if !is_all {
+        return Ok(());
     }
     let path = workspace::target()?.join("bench.json");
     fs_err::write(&path, serde_json::to_string_pretty(&Value::Object(object))? + "\n")?;

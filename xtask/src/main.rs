@@ -35,7 +35,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// Measure lbx and its peers side by side, into target/bench.json
-    Bench,
+    Bench(bench::Arguments),
     /// One measured step of the bench, in a process of its own
     #[command(hide = true)]
     BenchStep(bench::Step),
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     // The bench starts sandboxes, and this program is then their first process.
     lbx_sandbox::init_if_child();
     let done = match Arguments::parse().task {
-        Task::Bench => bench::run(),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::BenchStep(step) => bench::step(&step),
         Task::Check => check::run(),
         Task::Demo => demo::run(),

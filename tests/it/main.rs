@@ -25,6 +25,7 @@
 //! | `session` | `run` and `shell`: exit codes, streams, signals, the terminal |
 //! | `interrupts` | signals, at every stage |
 //! | `terminal` | what is drawn on a terminal, and what is left on it |
+//! | `tree` | `--dir`: the tree of a zip, and what is not touched for it |
 //!
 //! `support` runs the binary, `lambda` runs handlers as Lambda does.
 
@@ -54,4 +55,5 @@ mod session;
 mod sources;
 mod support;
 mod terminal;
+mod tree;
 mod vendor;

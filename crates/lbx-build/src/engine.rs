@@ -25,6 +25,7 @@ use crate::record::{Basis, Known, Start};
 use crate::report::Report;
 use crate::resolve::{self, ResolvedSet};
 use crate::site::Ground;
+use crate::tree::Tree;
 use crate::vendor;
 use crate::workshop::Workshop;
 
@@ -62,6 +63,8 @@ pub struct Options {
     pub rebuild: bool,
     /// Fail where the checks find that an artifact will not work.
     pub check: bool,
+    /// The folder that becomes the tree of the one artifact that there is, if there is to be one.
+    pub tree: Option<PathBuf>,
     /// Folders that are no source, besides the one of the destination: those of other builds.
     pub aside: Vec<PathBuf>,
     /// What `lbx vendor` wrote, to be taken into the store first.
@@ -72,6 +75,25 @@ pub struct Options {
     pub start: Start,
     /// The time that every zip entry carries, in seconds since 1970; 1980-01-01 when there is none.
     pub source_date_epoch: Option<i64>,
+}
+
+impl Options {
+    /// Nothing but what is always needed.
+    pub fn new(destination: Destination, limits: Limits) -> Self {
+        Self {
+            destination,
+            offline: false,
+            locked: false,
+            rebuild: false,
+            check: true,
+            tree: None,
+            aside: Vec::new(),
+            from: None,
+            limits,
+            start: Start::default(),
+            source_date_epoch: None,
+        }
+    }
 }
 
 /// Where zips go.
@@ -234,8 +256,9 @@ pub(crate) fn prepare(
     cancel: &Cancel,
     observer: &Observer,
 ) -> Result<Arc<Workshop>, Error> {
-    let brought = options.from.iter().chain(&options.aside).cloned();
+    let brought = options.from.iter().chain(&options.aside).chain(&options.tree).cloned();
     let parts = archive::collect_parts(&project, &plan, &options.destination, brought)?;
+    options.tree.iter().try_for_each(|tree| Tree::check(&host.cache_dir, tree))?;
     let places = Places::of(&project, &plan, &host, options.offline)?;
     let locks = locked::read(&project, &plan, options.locked)?;
     let is_locked = !locks.is_empty() && locks.iter().all(|lock| lock.locked.is_some());
@@ -298,7 +321,11 @@ fn build_in(workshop: &Arc<Workshop>) -> Result<Outcome, Error> {
     let (artifacts, found): (Vec<_>, Vec<_>) =
         built.into_iter().map(|built| (built.report.clone(), (built.report.name, built.after))).unzip();
     let report = Report::new(context, workshop.opened(), &sets, artifacts);
+    let tree = context.options.tree.as_ref().zip(context.plan.artifacts.first());
+    let tree =
+        tree.map(|(place, artifact)| Tree::make(context, &staging, &artifact.name, place)).transpose()?;
     let published = staging.publish(&context.options.destination, &report)?;
+    tree.map(Tree::publish).transpose()?;
     Known::load(&context.ground.host.cache_dir, &context.project, &context.options.destination)
         .keep(context, found, &published);
     for (index, artifact) in report.artifacts.iter().enumerate() {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lbx_archive::{Archive, Limits};
+use lbx_archive::Archive;
 use lbx_plan::prune::{self, Origin, Policy, Rule, Set, Verdict};
 use lbx_plan::{Artifact, Hidden, Plan};
 use lbx_wheel::{Wheel, WheelStore, normalize_name};
@@ -16,6 +16,7 @@ use crate::dependencies::is_script;
 use crate::engine::Destination;
 use crate::error::Error;
 use crate::project::Project;
+use crate::tree::OWN;
 
 /// How many of the largest files are named.
 const NAMED: usize = 3;
@@ -269,8 +270,7 @@ impl Inside<'_> {
     /// The sizes of what is in the zip, by path.
     fn sizes(&self) -> Result<BTreeMap<String, Size>, Error> {
         let file = fs_err::File::open(self.zip).map_err(|_| not_built(self.zip))?.into_file();
-        let limits = Limits { directory_size: u64::MAX, members: u64::MAX, ..Limits::default() };
-        let archive = Archive::open(&file, &limits).map_err(|_| not_built(self.zip))?;
+        let archive = Archive::open(&file, &OWN).map_err(|_| not_built(self.zip))?;
         let size = |member: &lbx_archive::Member| {
             let (unpacked, packed) = (member.packed.size, member.packed.compressed_size);
             (member.name.clone(), Size { files: 1, unpacked, packed })

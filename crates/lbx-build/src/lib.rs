@@ -41,6 +41,7 @@ mod source;
 mod stamp;
 mod suspect;
 mod system;
+mod tree;
 mod vendor;
 mod workshop;
 

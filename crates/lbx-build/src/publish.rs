@@ -52,6 +52,16 @@ impl Staging {
         Ok(tail)
     }
 
+    /// Reads the zip of an artifact that is written.
+    pub(crate) fn read_zip(
+        &self,
+        name: &str,
+        read: impl FnOnce(&File) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let zips = self.zips.lock().unwrap_or_else(PoisonError::into_inner);
+        zips.get(name).map_or(Ok(()), |(file, _)| read(file.as_file()))
+    }
+
     /// A file that is locked while this process lives, so that whoever finds it knows.
     fn temporary(&self) -> Result<NamedTempFile, Error> {
         let mut builder = tempfile::Builder::new();

@@ -125,11 +125,16 @@ fn stamp_of(path: &Path) -> Option<Stamp> {
     fs_err::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+/// Where what is known of a path is kept.
+pub(crate) fn path_of(cache_dir: &Path, path: &str, kind: &str) -> PathBuf {
+    folder(cache_dir).join(format!("{}.{kind}", key(&[path])))
+}
+
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
     postcard::from_bytes(fs_err::read(path).ok()?.strip_prefix(FORM)?).ok()
 }
 
-fn write<T: Serialize>(path: &Path, value: &T) {
+pub(crate) fn write<T: Serialize>(path: &Path, value: &T) {
     let try_write = || {
         let folder = path.parent()?;
         fs_err::create_dir_all(folder).ok()?;

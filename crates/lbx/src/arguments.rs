@@ -74,6 +74,9 @@ pub(crate) struct Build {
     /// The folder to write zips to, instead of dist beside lbx.toml.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) out_dir: Option<PathBuf>,
+    /// A folder that the artifact is put into as well, when there is one: the files of its zip, with their modes.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) dir: Option<PathBuf>,
     /// Fail where requirements have no lock, or one that does not cover them.
     #[arg(long)]
     pub(crate) locked: bool,

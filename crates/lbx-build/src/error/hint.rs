@@ -85,6 +85,7 @@ impl Error {
                  build again"
                     .to_owned(),
             ),
+            Self::TreeNotOurs { .. } => Some("name a folder that is empty or not there".to_owned()),
             Self::NotBuilt { .. } => Some("build first: lbx build".to_owned()),
             Self::Bytecode(_) => Some("set `bytecode = false`, or take another image".to_owned()),
             Self::ForeignCpu { arch, .. } => Some(format!(

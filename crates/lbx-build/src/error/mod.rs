@@ -176,6 +176,18 @@ pub enum Error {
         /// What was looked for.
         path: PathBuf,
     },
+    /// What is to be a folder is something else.
+    #[error("`{}` is not a folder", path.display())]
+    TreeNotAFolder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// There is something in a folder that no build has put there.
+    #[error("there are files in `{}` that lbx has not made", path.display())]
+    TreeNotOurs {
+        /// The path.
+        path: PathBuf,
+    },
     /// There is no bytecode.
     #[error(transparent)]
     Bytecode(Box<BytecodeError>),
@@ -609,6 +621,8 @@ impl Error {
             | Self::NotText { .. }
             | Self::Encoding { .. }
             | Self::NotAFile { .. }
+            | Self::TreeNotAFolder { .. }
+            | Self::TreeNotOurs { .. }
             | Self::NotBuilt { .. }
             | Self::SourceMissing { .. }
             | Self::PathMissing { .. }

@@ -1,5 +1,6 @@
 //! `lbx build`: from what the user wrote or typed to zips in their places.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lbx_build::{Basis, Cancel, Destination, Options, Project, Report, Start};
@@ -42,6 +43,10 @@ fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Re
         let overrides = project::overrides(&build.place, &build.what.names, Some(arch));
         let plan = Plan::new(&project.config, &project.files, &overrides).map_err(lbx_build::Error::from)?;
         let mut options = Options { start, ..options(build, environment, &project, &plan)? };
+        if several && options.tree.is_some() {
+            let message = "--dir names one folder, but the project is for several CPUs".to_owned();
+            return Err(Failure::new(exit::USAGE, message, Some("choose one with --arch".to_owned())));
+        }
         if several {
             options.aside.push(options.destination.folder().to_owned());
             options.destination = of_its_own(&options.destination, arch)?;
@@ -105,22 +110,20 @@ fn options(
         (None, Some(folder)) => Destination::Folder(environment.current_dir.join(folder)),
         (None, None) => Destination::Folder(project.root.join("dist")),
     };
-    let limits = build.limits.with_defaults();
-    let (offline, locked) = (build.place.offline, build.locked);
-    let from = build.from.as_ref().map(|from| environment.current_dir.join(from));
-    let (rebuild, source_date_epoch) = (build.rebuild, epoch(environment)?);
-    let (aside, start, check) = (Vec::new(), Start::default(), !build.no_check);
+    if build.dir.is_some() && plan.artifacts.len() != 1 {
+        let message = format!("--dir names one folder, but there are {} artifacts", plan.artifacts.len());
+        return Err(Failure::new(exit::USAGE, message, Some("name the artifact to build".to_owned())));
+    }
+    let absolute = |path: &PathBuf| environment.current_dir.join(path);
     Ok(Options {
-        destination,
-        offline,
-        locked,
-        rebuild,
-        check,
-        aside,
-        from,
-        limits,
-        start,
-        source_date_epoch,
+        offline: build.place.offline,
+        locked: build.locked,
+        rebuild: build.rebuild,
+        check: !build.no_check,
+        tree: build.dir.as_ref().map(absolute),
+        from: build.from.as_ref().map(absolute),
+        source_date_epoch: epoch(environment)?,
+        ..Options::new(destination, build.limits.with_defaults())
     })
 }
 

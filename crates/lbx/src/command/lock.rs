@@ -32,17 +32,12 @@ fn try_run(output: &Arc<Output>, lock: &Lock, environment: &Environment) -> Resu
         let plan = Plan::new(&project.config, &project.files, &overrides);
         plans.push(plan.map_err(lbx_build::Error::from)?);
     }
+    let destination = Destination::Folder(project.root.join("dist"));
     let options = Options {
-        destination: Destination::Folder(project.root.join("dist")),
         offline: lock.place.offline,
         locked: false,
-        rebuild: false,
         check: false,
-        aside: Vec::new(),
-        from: None,
-        limits: lock.limits.with_defaults(),
-        start: lbx_build::Start::default(),
-        source_date_epoch: None,
+        ..Options::new(destination, lock.limits.with_defaults())
     };
     let mut host = host_for(&lock.place, environment)?;
     host.indexes = indexes::settings(environment, host.indexes.store, host.ca_bundle.as_deref())?;

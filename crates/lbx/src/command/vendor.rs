@@ -32,17 +32,12 @@ fn try_run(output: &Arc<Output>, vendor: &Vendor, environment: &Environment) -> 
         let plan = Plan::new(&project.config, &project.files, &overrides);
         plans.push(plan.map_err(lbx_build::Error::from)?);
     }
+    let destination = Destination::Folder(project.root.join("dist"));
     let options = Options {
-        destination: Destination::Folder(project.root.join("dist")),
         offline: vendor.place.offline,
         locked: true,
-        rebuild: false,
         check: false,
-        aside: Vec::new(),
-        from: None,
-        limits: vendor.limits.with_defaults(),
-        start: lbx_build::Start::default(),
-        source_date_epoch: None,
+        ..Options::new(destination, vendor.limits.with_defaults())
     };
     let mut host = host_for(&vendor.place, environment)?;
     host.indexes = indexes::settings(environment, host.indexes.store, host.ca_bundle.as_deref())?;

@@ -29,7 +29,7 @@ fn an_unknown_key_is_named_with_its_place_and_what_was_meant() {
     refused(
         &home(),
         &format!("{HEAD}[functions.a]\nsource = \"src\"\nrequirments = [\"r.txt\"]\n"),
-        "error: lbx.toml:5:1: unknown key `requirments`, expected one of `source`, `handler`, `requirements`, `include`, `layers`, `prune`\n\
+        "error: lbx.toml:5:1: unknown key `requirments`, expected one of `source`, `handler`, `requirements`, `include`, `layers`, `bytecode`, `prune`\n\
         hint: did you mean `requirements`?\n",
     );
 }
@@ -269,6 +269,7 @@ fn arguments_that_make_no_sense_are_refused_with_the_usage() {
 fn a_folder_gives_its_whole_name_with_what_no_name_can_have_replaced() {
     let home = Home::new();
     home.write("my.func/app.py", "");
+    home.write("my.func/requirements.txt", "six\n");
     let mut command =
         lbx(&home, &["build", "--runtime", "python3.11", "--image", "127.0.0.1:1/x:1", "--offline"]);
     let ran = run(command.current_dir(home.project().join("my.func")));

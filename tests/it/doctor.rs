@@ -77,6 +77,7 @@ fn every_sandbox_error_ends_in_the_diagnosis_for_people_and_for_programs() {
     let Some(image) = image() else { return };
     let home = Home::new();
     home.write("app.py", "");
+    home.write("requirements.txt", "six\n");
     let script = format!("{NO_NAMESPACES}; exec \"$@\"");
     let denied = |arguments: &[&str]| {
         let mut command = in_namespace(&home, &script)?;
@@ -115,6 +116,7 @@ fn too_little_isolation_is_refused_with_what_takes_it_away() {
     let Some(image) = image() else { return };
     let home = Home::new();
     home.write("app.py", "");
+    home.write("requirements.txt", "six\n");
     let script = "mount -t tmpfs mask /proc/driver; exec \"$@\"";
     let Some(mut command) = in_namespace(&home, script) else { return };
     command.args(["build", "--runtime", "python3.11", "--require", "full", "--image", &image]);
@@ -332,6 +334,7 @@ fn a_backend_that_this_user_cannot_have_is_refused_with_what_to_do() {
     let Some(image) = image() else { return };
     let home = Home::new();
     home.write("app.py", "");
+    home.write("requirements.txt", "six\n");
     let build = ["build", "--runtime", "python3.11", "--image", &image, "--backend", "chroot"];
     let ran = run(&mut lbx(&home, &build));
     assert_eq!(ran.code, SANDBOX, "{}", ran.stderr);

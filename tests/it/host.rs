@@ -77,9 +77,11 @@ fn in_a_container_of_docker_root_builds_the_same_bytes_and_is_told_what_is_missi
 #[test]
 fn in_a_container_of_docker_without_capabilities_full_isolation_is_refused_and_the_filter_named() {
     let Some(image) = image() else { return };
-    let (home, project) = example("hello");
+    let home = Home::new();
+    home.write("app.py", "");
+    home.write("requirements.txt", "six\n");
     let build = ["build", "--runtime", "python3.11", "--image", &image, "--require", "full"];
-    let ran = run(restricted(&home, DOCKER_BARE, &build).current_dir(&project));
+    let ran = run(&mut restricted(&home, DOCKER_BARE, &build));
     assert_eq!(ran.code, SANDBOX, "{}", ran.stderr);
     assert!(ran.stderr.contains("Docker's or containerd's default"), "{}", ran.stderr);
     assert!(ran.stderr.contains("gives partial isolation here"), "{}", ran.stderr);
@@ -143,6 +145,7 @@ fn a_full_disk_under_the_store_is_named_and_nothing_half_written_stays() {
     registry.push_image("python", "3.11", &Image::new("amd64", vec![layer]));
     let home = Home::new();
     home.write("app.py", "");
+    home.write("requirements.txt", "six\n");
     // The listing of what is left is the last thing that the script writes to stdout.
     let script = "mount -t tmpfs -o size=5m none \"$XDG_CACHE_HOME\"; code=0; \
                   \"$1\" build --runtime python3.11 --image \"$2\" || code=$?; \
@@ -262,6 +265,7 @@ fn a_store_of_wheels_that_cannot_be_opened_is_named() {
     let Some(image) = image() else { return };
     let home = Home::new();
     home.write("app.py", "");
+    home.write("requirements.txt", "six\n");
     assert_eq!(run(&mut lbx(&home, &["pull", "--quiet", &image])).code, 0);
     let wheels = home.cache().join("lbx/wheels");
     fs_err::write(&wheels, "").unwrap();
@@ -277,6 +281,7 @@ fn a_store_of_wheels_that_cannot_be_opened_is_named() {
 fn no_home_and_no_cache_directory_is_an_error_that_says_what_to_set() {
     let home = Home::new();
     home.write("app.py", "");
+    home.write("requirements.txt", "six\n");
     let mut command = lbx(&home, &["build", "--runtime", "python3.11", "--image", "127.0.0.1:1/python:3.11"]);
     fails(
         &home,
@@ -291,6 +296,7 @@ fn no_home_and_no_cache_directory_is_an_error_that_says_what_to_set() {
 fn a_home_without_a_cache_directory_gets_one() {
     let home = Home::new();
     home.write("app.py", "");
+    home.write("requirements.txt", "six\n");
     let mut command = lbx(&home, &["pull", "127.0.0.1:1/python:3.11"]);
     assert_eq!(run(command.env_remove("XDG_CACHE_HOME")).code, 4);
     in_progress(&home.root().join("home/.cache/lbx"), &[]);
@@ -301,6 +307,7 @@ fn a_home_without_a_cache_directory_gets_one() {
 fn a_store_that_cannot_be_written_to_or_trusted_is_named() {
     let home = Home::new();
     home.write("app.py", "");
+    home.write("requirements.txt", "six\n");
     let arguments = ["build", "--runtime", "python3.11", "--image", "127.0.0.1:1/python:3.11"];
     let file = home.root().join("file");
     fs_err::write(&file, "").unwrap();
@@ -327,6 +334,7 @@ fn a_store_that_cannot_be_written_to_or_trusted_is_named() {
 fn a_store_on_a_read_only_file_system_is_named_by_every_command() {
     let home = Home::new();
     home.write("app.py", "");
+    home.write("requirements.txt", "six\n");
     // Made while it can be written to, and read-only from then on.
     let store = home.cache().join("lbx");
     run(&mut lbx(&home, &["doctor"]));
@@ -367,6 +375,7 @@ fn a_relative_cache_directory_is_relative_to_the_current_folder() {
 fn a_variable_that_names_no_certificates_is_an_error_and_not_passed_over() {
     let home = Home::new();
     home.write("app.py", "");
+    home.write("requirements.txt", "six\n");
     let gone = home.root().join("gone.pem");
     for arguments in [
         &["pull", "127.0.0.1:1/python:3.11"][..],

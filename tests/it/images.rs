@@ -14,6 +14,7 @@ const IMAGE: i32 = 4;
 fn home() -> Home {
     let home = Home::new();
     home.write("app.py", "");
+    home.write("requirements.txt", "six\n");
     home
 }
 

@@ -261,7 +261,7 @@ pub(crate) fn prepare(
     options.tree.iter().try_for_each(|tree| Tree::check(&host.cache_dir, tree))?;
     let places = Places::of(&project, &plan, &host, options.offline)?;
     let locks = locked::read(&project, &plan, options.locked)?;
-    let is_locked = !locks.is_empty() && locks.iter().all(|lock| lock.locked.is_some());
+    let is_locked = locks.iter().all(|lock| lock.locked.is_some());
     observer(planned(&plan, is_locked));
     // What can be chosen for another CPU is chosen in an image for this one.
     let build_arch = Architecture::parse(std::env::consts::ARCH).unwrap_or(plan.arch);
@@ -280,9 +280,9 @@ pub(crate) fn prepare(
 }
 
 impl Context {
-    /// Whether all that it installs is locked, so that there may be nothing to do for an image.
+    /// Whether all that it installs is locked, if it installs anything, so that there may be nothing to do for an image.
     fn is_locked(&self) -> bool {
-        !self.locks.is_empty() && self.locks.iter().all(|lock| lock.locked.is_some())
+        self.locks.iter().all(|lock| lock.locked.is_some())
     }
 }
 

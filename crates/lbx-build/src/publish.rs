@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use lbx_archive::{Tail, Written};
 use lbx_plan::prune;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tempfile::NamedTempFile;
 
 use crate::engine::Destination;
@@ -129,6 +130,12 @@ fn sweep(folder: &Path) -> Result<(), Error> {
 }
 
 fn persist(file: NamedTempFile, path: &Path) -> Result<Stamp, Error> {
+    // A rename over a file has ext4 write the new one to the disk first, which takes longer than making it. Here the two
+    // change places in one moment, and the old one goes with its temporary name.
+    let is_file = fs_err::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_dir());
+    if is_file && renameat_with(CWD, file.path(), CWD, path, RenameFlags::EXCHANGE).is_ok() {
+        return Ok(Stamp::of(&file.as_file().metadata()?));
+    }
     let file = file.persist(path).map_err(|error| {
         let message = format!("cannot rename to `{}`: {}", path.display(), error.error);
         std::io::Error::new(error.error.kind(), message)

@@ -16,7 +16,7 @@ use crate::builds::{GROUND, Site, give, is_root, outcome, permitted};
 use crate::rows::{CONTAINERS, Container, Profile};
 
 /// What is built in each container.
-const EXAMPLES: [&str; 2] = ["hello", "sdist-only"];
+const EXAMPLES: [&str; 1] = ["sdist-only"];
 /// The image that the containers are made of.
 const RUNTIME: &str = "python3.13";
 /// The host's certificates. The image has none, and without any lbx starts no client.
@@ -39,7 +39,7 @@ mount -t tmpfs none /dev/shm
 
 /// Builds the examples in a container, and notes what comes of each.
 const BUILD: &str = r#"
-for example in hello sdist-only; do
+for example in sdist-only; do
     cd /place/projects/$example
     code=0
     lbx build --runtime python3.11 --image "$1" 2> /place/$example.said || code=$?

@@ -1,0 +1,152 @@
+//! One package or set: installed by pip, built by lbx, and compared.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::Comparison;
+use super::reason::{Facts, differences};
+use super::table::{Pin, for_target};
+use super::tree::{self, Tree};
+use crate::{Result, process};
+
+/// Two layers of the same packages: as they are built when nothing is said, and with all that a rule would leave out.
+/// The second one shows that what rules take would have been right as well.
+const CONFIG: &str = "[project]\nruntime = \"python3.11\"\n\n\
+    [layers.by-default]\nrequirements = [\"requirements.txt\"]\n\n\
+    [layers.all-kept]\nrequirements = [\"requirements.txt\"]\n\
+    [layers.all-kept.prune]\nkeep = [\"*\"]\n";
+/// The names of the layers.
+const LAYERS: [&str; 2] = ["by-default", "all-kept"];
+/// Where a layer has its packages.
+const FOLDER: &str = "python/";
+/// A reference that nothing answers to. Where all is locked and nothing has to be built, no image is opened.
+const NO_IMAGE: &str = "127.0.0.1:1/none:1";
+
+/// What all cases are done with.
+pub(super) struct Tools<'t> {
+    pub(super) lbx: PathBuf,
+    /// An interpreter that has pip.
+    pub(super) python: &'static str,
+    /// The address of an index that has all wheels.
+    pub(super) index: String,
+    /// The wheels, by SHA-256.
+    pub(super) wheels: BTreeMap<String, PathBuf>,
+    pub(super) scratch: &'t Path,
+}
+
+/// A package, or several that are installed together.
+#[derive(Clone)]
+pub(super) struct Case {
+    pub(super) name: String,
+    /// For what it was chosen.
+    pub(super) why: String,
+    pub(super) pins: Vec<Pin>,
+}
+
+impl Tools<'_> {
+    /// Which pip it is that installs.
+    pub(super) fn pip(&self) -> Result<String> {
+        let said = process::text(Command::new(self.python).args(["-m", "pip", "--version"]))?;
+        Ok(said.split(" from ").next().unwrap_or_default().to_owned())
+    }
+}
+
+impl Case {
+    /// Installs and builds it in a folder that is gone afterwards, and compares the trees: first what is built by
+    /// default, then all.
+    pub(super) fn compare(&self, tools: &Tools<'_>) -> Result<[Comparison; 2]> {
+        let folder = tempfile::tempdir_in(tools.scratch)?;
+        let pip = self.install(tools, &folder.path().join("pip"))?;
+        let dist = self.build(tools, folder.path())?;
+        let report: Value = serde_json::from_str(&fs_err::read_to_string(dist.join("report.json"))?)?;
+        let [by_default, all_kept] = LAYERS.map(|layer| -> Result<Comparison> {
+            let facts = Facts { left_out: left_out(&report, layer)? };
+            let lbx = tree::of_zip(&dist.join(layer).with_extension("zip"), FOLDER)?;
+            Ok(Comparison::new(&pip, &lbx, &facts))
+        });
+        Ok([by_default?, all_kept?])
+    }
+
+    fn install(&self, tools: &Tools<'_>, target: &Path) -> Result<Tree> {
+        let mut pip = Command::new(tools.python);
+        // Neither the user's configuration nor what is installed already has a part in it.
+        pip.args(["-I", "-m", "pip", "--isolated", "--disable-pip-version-check", "install", "--quiet"]);
+        pip.args(["--no-deps", "--no-compile", "--no-index", "--root-user-action=ignore"]).args(for_target());
+        pip.arg("--target").arg(target);
+        for pin in &self.pins {
+            pip.arg(tools.wheels.get(&pin.sha256).ok_or_else(|| format!("no wheel is {}", pin.line()))?);
+        }
+        process::output(&mut pip)?;
+        tree::of_folder(target)
+    }
+
+    /// Builds both layers, with a store that has nothing yet, and returns where they are.
+    fn build(&self, tools: &Tools<'_>, folder: &Path) -> Result<PathBuf> {
+        let project = folder.join("project");
+        fs_err::create_dir_all(&project)?;
+        fs_err::write(project.join("lbx.toml"), CONFIG)?;
+        let lines: String = self.pins.iter().map(Pin::line).collect();
+        fs_err::write(project.join("requirements.txt"), lines)?;
+        let mut lbx = Command::new(&tools.lbx);
+        // Some are larger than a layer may be.
+        lbx.args(["build", "--quiet", "--no-check", "--image", NO_IMAGE]).current_dir(&project);
+        lbx.env("LBX_CACHE_DIR", folder.join("cache")).env("PIP_INDEX_URL", &tools.index);
+        lbx.env("no_proxy", "127.0.0.1").env_remove("PIP_FIND_LINKS");
+        process::output(&mut lbx)?;
+        Ok(project.join("dist"))
+    }
+}
+
+impl Comparison {
+    fn new(pip: &Tree, lbx: &Tree, facts: &Facts) -> Self {
+        let equal = pip.iter().filter(|(path, node)| lbx.get(*path) == Some(node)).count();
+        Self { files: pip.len(), equal, differences: differences(pip, lbx, facts) }
+    }
+}
+
+/// What a report says that was left out of a layer, by its path as installed, with the rule.
+fn left_out(report: &Value, layer: &str) -> Result<BTreeMap<String, String>> {
+    let artifacts = report["artifacts"].as_array().ok_or("report.json lists no artifacts")?;
+    let artifact = artifacts.iter().find(|artifact| artifact["name"] == layer);
+    let listed = artifact.and_then(|artifact| artifact["left_out"].as_array());
+    let listed = listed.ok_or_else(|| format!("report.json does not say what {layer} leaves out"))?;
+    let mut left_out = BTreeMap::new();
+    for one in listed {
+        let (Some(path), Some(rule)) = (one["path"].as_str(), one["rule"].as_str()) else {
+            return Err(format!("report.json leaves out something without path or rule: {one}").into());
+        };
+        let installed = path.strip_prefix(FOLDER).ok_or_else(|| format!("{path} is not below {FOLDER}"))?;
+        left_out.insert(installed.to_owned(), rule.to_owned());
+    }
+    Ok(left_out)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_report_leaves_out_is_that_of_the_layer_alone() {
+        let entry = |path: &str| json!({"path": path, "owner": "foo 1", "rule": "scripts", "size": 1});
+        let report = json!({"artifacts": [
+            {"name": "by-default", "left_out": [entry("python/bin/a")]},
+            {"name": "all-kept", "left_out": []},
+        ]});
+        let found = left_out(&report, "by-default").unwrap();
+        assert_eq!(found, BTreeMap::from([("bin/a".to_owned(), "scripts".to_owned())]));
+        assert!(left_out(&report, "all-kept").unwrap().is_empty());
+        let error = left_out(&report, "other").unwrap_err().to_string();
+        assert_eq!(error, "report.json does not say what other leaves out");
+    }
+
+    #[test]
+    fn a_report_without_rules_is_an_error() {
+        let report = json!({"artifacts": [{"name": "a", "left_out": [{"path": "python/x"}]}]});
+        assert!(left_out(&report, "a").unwrap_err().to_string().contains("without path or rule"));
+    }
+}

@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let tools = Tools {
         lbx: workspace::debug("lbx")?,
         python: python_with_pip()?,
-        index: format!("http://{}/simple", index.address()),
+        address: format!("http://{}", index.address()),
         wheels,
         scratch: scratch.path(),
     };

@@ -13,11 +13,14 @@ use super::tree::{self, Tree};
 use crate::{Result, process};
 
 /// Two layers of the same packages: as they are built when nothing is said, and with all that a rule would leave out.
-/// The second one shows that what rules take would have been right as well.
+/// The second one shows that what rules take would have been right as well. Both have a file of their own, because a layer
+/// with nothing in it is an error, and of a packaging tool nothing stays.
 const CONFIG: &str = "[project]\nruntime = \"python3.11\"\n\n\
-    [layers.by-default]\nrequirements = [\"requirements.txt\"]\n\n\
-    [layers.all-kept]\nrequirements = [\"requirements.txt\"]\n\
+    [layers.by-default]\nrequirements = [\"pylock.toml\"]\nsource = \"own\"\n\n\
+    [layers.all-kept]\nrequirements = [\"pylock.toml\"]\nsource = \"own\"\n\
     [layers.all-kept.prune]\nkeep = [\"*\"]\n";
+/// The layers' own file, which pip has nothing to do with.
+const OWN: &str = "lbx-own-file.txt";
 /// The names of the layers.
 const LAYERS: [&str; 2] = ["by-default", "all-kept"];
 /// Where a layer has its packages.
@@ -30,8 +33,8 @@ pub(super) struct Tools<'t> {
     pub(super) lbx: PathBuf,
     /// An interpreter that has pip.
     pub(super) python: &'static str,
-    /// The address of an index that has all wheels.
-    pub(super) index: String,
+    /// The address of a server that has all wheels.
+    pub(super) address: String,
     /// The wheels, by SHA-256.
     pub(super) wheels: BTreeMap<String, PathBuf>,
     pub(super) scratch: &'t Path,
@@ -47,6 +50,11 @@ pub(super) struct Case {
 }
 
 impl Tools<'_> {
+    fn wheel(&self, pin: &Pin) -> Result<&Path> {
+        let found = self.wheels.get(&pin.sha256).map(PathBuf::as_path);
+        found.ok_or_else(|| format!("no wheel of {} {} has its digest", pin.name, pin.version).into())
+    }
+
     /// Which pip it is that installs.
     pub(super) fn pip(&self) -> Result<String> {
         let said = process::text(Command::new(self.python).args(["-m", "pip", "--version"]))?;
@@ -64,7 +72,8 @@ impl Case {
         let report: Value = serde_json::from_str(&fs_err::read_to_string(dist.join("report.json"))?)?;
         let [by_default, all_kept] = LAYERS.map(|layer| -> Result<Comparison> {
             let facts = Facts { left_out: left_out(&report, layer)? };
-            let lbx = tree::of_zip(&dist.join(layer).with_extension("zip"), FOLDER)?;
+            let mut lbx = tree::of_zip(&dist.join(layer).with_extension("zip"), FOLDER)?;
+            lbx.remove(OWN).ok_or_else(|| format!("{layer} does not have {OWN}"))?;
             Ok(Comparison::new(&pip, &lbx, &facts))
         });
         Ok([by_default?, all_kept?])
@@ -77,7 +86,7 @@ impl Case {
         pip.args(["--no-deps", "--no-compile", "--no-index", "--root-user-action=ignore"]).args(for_target());
         pip.arg("--target").arg(target);
         for pin in &self.pins {
-            pip.arg(tools.wheels.get(&pin.sha256).ok_or_else(|| format!("no wheel is {}", pin.line()))?);
+            pip.arg(tools.wheel(pin)?);
         }
         process::output(&mut pip)?;
         tree::of_folder(target)
@@ -88,15 +97,32 @@ impl Case {
         let project = folder.join("project");
         fs_err::create_dir_all(&project)?;
         fs_err::write(project.join("lbx.toml"), CONFIG)?;
-        let lines: String = self.pins.iter().map(Pin::line).collect();
-        fs_err::write(project.join("requirements.txt"), lines)?;
+        fs_err::write(project.join("pylock.toml"), self.lock(tools)?)?;
+        fs_err::create_dir(project.join("own"))?;
+        fs_err::write(project.join("own").join(OWN), "")?;
         let mut lbx = Command::new(&tools.lbx);
         // Some are larger than a layer may be.
         lbx.args(["build", "--quiet", "--no-check", "--image", NO_IMAGE]).current_dir(&project);
-        lbx.env("LBX_CACHE_DIR", folder.join("cache")).env("PIP_INDEX_URL", &tools.index);
-        lbx.env("no_proxy", "127.0.0.1").env_remove("PIP_FIND_LINKS");
+        lbx.env("LBX_CACHE_DIR", folder.join("cache")).env("no_proxy", "127.0.0.1");
+        // An address on this machine is asked because the user names it as that of an index.
+        lbx.env("PIP_INDEX_URL", format!("{}/simple", tools.address)).env_remove("PIP_FIND_LINKS");
         process::output(&mut lbx)?;
         Ok(project.join("dist"))
+    }
+
+    /// The packages and nothing else, as a lock: where requirements have hashes instead, what packages need has to stand
+    /// there, too.
+    fn lock(&self, tools: &Tools<'_>) -> Result<String> {
+        let packages = self.pins.iter().map(|pin| -> Result<String> {
+            let Pin { name, version, sha256 } = pin;
+            let file = tools.wheel(pin)?.file_name().unwrap_or_default().to_string_lossy();
+            let project = name.replace('.', "-");
+            let url = format!("{}/files/{project}/{file}", tools.address);
+            let wheel = format!("{{ name = \"{file}\", url = \"{url}\", hashes.sha256 = \"{sha256}\" }}");
+            Ok(format!("[[packages]]\nname = \"{project}\"\nversion = \"{version}\"\nwheels = [{wheel}]\n"))
+        });
+        let packages = packages.collect::<Result<Vec<_>>>()?;
+        Ok(format!("lock-version = \"1.0\"\ncreated-by = \"xtask\"\n\n{}", packages.join("\n")))
     }
 }
 

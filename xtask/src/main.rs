@@ -44,7 +44,7 @@ enum Task {
     Check,
     /// Set everything up, and build the examples
     Demo,
-    /// Compare what lbx packs with what `pip install --target` makes of forty packages, into target/equivalence.json
+    /// Compare what lbx packs of forty packages with what pip installs, into target/equivalence.json
     Equivalence(equivalence::Arguments),
     /// Assemble the stand-in images from Debian packages and PyPI
     Image(image::Arguments),

@@ -100,7 +100,9 @@ pub(super) fn differences(pip: &Tree, lbx: &Tree, facts: &Facts) -> Vec<Differen
             let reason = match what {
                 What::OnlyPip => missing(path, facts, &scripts),
                 What::Content => changed(path, theirs, ours),
-                What::OnlyLbx | What::Kind | What::Mode => None,
+                // pip writes RECORD anew, with a mode of its own.
+                What::Mode => is_note(path, &["RECORD"]).then_some(Reason::InstallerNotes),
+                What::OnlyLbx | What::Kind => None,
             };
             found.push(Difference { path: path.clone(), what, reason });
         }
@@ -335,6 +337,20 @@ mod tests {
         );
         let record = compared(&pip, &Tree::new(), &[]).remove(1);
         assert_eq!(record, "foo-1.dist-info/RECORD: only pip has it: WITHOUT A REASON");
+    }
+
+    #[test]
+    fn only_record_may_be_executable_in_one_of_the_trees() {
+        let mode = |path: &str| {
+            let node = |executable| Node::File { bytes: Vec::new(), executable };
+            let [pip, lbx] = [false, true].map(|mode| Tree::from([(path.to_owned(), node(mode))]));
+            compared(&pip, &lbx, &[]).remove(0)
+        };
+        let told = "executable in one of the trees";
+        assert_eq!(mode("a-1.dist-info/RECORD"), format!("a-1.dist-info/RECORD: {told}: installer-notes"));
+        for path in ["a-1.dist-info/METADATA", "a/RECORD"] {
+            assert_eq!(mode(path), format!("{path}: {told}: WITHOUT A REASON"));
+        }
     }
 
     #[test]

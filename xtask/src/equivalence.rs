@@ -40,6 +40,8 @@ pub(crate) struct Arguments {
 struct Row {
     name: String,
     why: String,
+    /// What was installed, with versions.
+    packages: Vec<String>,
     /// What kept it from being compared at all.
     error: Option<String>,
     /// As lbx builds it when nothing is said of what to leave out.
@@ -138,11 +140,8 @@ fn conclude(rows: &[Row]) -> Result<()> {
     if failed + unexplained == 0 {
         return Ok(());
     }
-    Err(format!(
-        "{unexplained} differences have no reason, and {failed} of {} could not be compared",
-        rows.len()
-    )
-    .into())
+    let all = rows.len();
+    Err(format!("differences without a reason: {unexplained}; not compared: {failed} of {all}").into())
 }
 
 /// How many files there are, how many of them are equal, and how many differ for each reason.
@@ -160,15 +159,13 @@ fn summary(comparisons: &[&Comparison]) -> String {
 
 impl Row {
     fn new(case: &Case, compared: Result<[Comparison; 2]>) -> Self {
+        let (comparisons, error) = match compared {
+            Ok([by_default, all_kept]) => ((Some(by_default), Some(all_kept)), None),
+            Err(error) => ((None, None), Some(error.to_string())),
+        };
+        let packages = case.pins.iter().map(|pin| format!("{} {}", pin.name, pin.version)).collect();
         let (name, why) = (case.name.clone(), case.why.clone());
-        match compared {
-            Ok([by_default, all_kept]) => {
-                Self { name, why, error: None, by_default: Some(by_default), all_kept: Some(all_kept) }
-            }
-            Err(error) => {
-                Self { name, why, error: Some(error.to_string()), by_default: None, all_kept: None }
-            }
-        }
+        Self { name, why, packages, error, by_default: comparisons.0, all_kept: comparisons.1 }
     }
 
     fn comparisons(&self) -> impl Iterator<Item = &Comparison> {
@@ -209,6 +206,7 @@ mod tests {
         Row {
             name: "foo".into(),
             why: "it is there".into(),
+            packages: vec!["foo 1".into()],
             error: error.map(str::to_owned),
             by_default: Some(comparison),
             all_kept: None,
@@ -220,13 +218,13 @@ mod tests {
         assert!(conclude(&[row(None, Some(Reason::EntryPoint))]).is_ok());
         let error =
             conclude(&[row(None, Some(Reason::EntryPoint)), row(None, None)]).unwrap_err().to_string();
-        assert_eq!(error, "1 differences have no reason, and 0 of 2 could not be compared");
+        assert_eq!(error, "differences without a reason: 1; not compared: 0 of 2");
     }
 
     #[test]
     fn what_could_not_be_compared_fails_the_command() {
         let error = conclude(&[row(Some("pip said no"), Some(Reason::EntryPoint))]).unwrap_err().to_string();
-        assert_eq!(error, "0 differences have no reason, and 1 of 1 could not be compared");
+        assert_eq!(error, "differences without a reason: 0; not compared: 1 of 1");
     }
 
     #[test]

@@ -55,9 +55,17 @@ impl Tools<'_> {
         found.ok_or_else(|| format!("no wheel of {} {} has its digest", pin.name, pin.version).into())
     }
 
-    /// Which pip it is that installs.
+    /// Which pip it is that installs. It is an error if it would put files where no other pip puts them.
     pub(super) fn pip(&self) -> Result<String> {
-        let said = process::text(Command::new(self.python).args(["-m", "pip", "--version"]))?;
+        let prefixes = ["-I", "-c", "import sys; print(sys.prefix == sys.base_prefix)"];
+        if process::text(Command::new(self.python).args(prefixes))?.trim() != "True" {
+            return Err(
+                "python3 is that of a virtual environment, where pip has another place for headers; \
+                        leave it with `deactivate`"
+                    .into(),
+            );
+        }
+        let said = process::text(Command::new(self.python).args(["-I", "-m", "pip", "--version"]))?;
         Ok(said.split(" from ").next().unwrap_or_default().to_owned())
     }
 }

@@ -10,6 +10,7 @@ mod bench;
 mod check;
 mod debs;
 mod demo;
+mod equivalence;
 mod image;
 mod kernel;
 mod process;
@@ -43,6 +44,8 @@ enum Task {
     Check,
     /// Set everything up, and build the examples
     Demo,
+    /// Compare what lbx packs of forty packages with what pip installs, into target/equivalence.json
+    Equivalence(equivalence::Arguments),
     /// Assemble the stand-in images from Debian packages and PyPI
     Image(image::Arguments),
     /// Install the Debian packages that a task needs, or print the command that does
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Task::BenchStep(step) => bench::step(&step),
         Task::Check => check::run(),
         Task::Demo => demo::run(),
+        Task::Equivalence(arguments) => equivalence::run(&arguments),
         Task::Image(arguments) => image::run(&arguments),
         Task::Provision(arguments) => provision::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),

@@ -191,7 +191,8 @@ pub(crate) fn fill(folder: &Path, wanted: &str, download: impl FnOnce() -> Resul
     Ok(())
 }
 
-fn pip(folder: &Path) -> Result<Command> {
+/// A pip that fetches into a folder what it is asked for.
+pub(crate) fn pip(folder: &Path) -> Result<Command> {
     let mut pip = Command::new(python_with_pip()?);
     pip.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest"]).arg(folder);
     Ok(pip)

@@ -29,6 +29,11 @@ pub(crate) fn release(program: &str) -> Result<PathBuf> {
     Ok(target()?.join("release").join(program))
 }
 
+/// A program as an ordinary build leaves it, with all checks of its own.
+pub(crate) fn debug(program: &str) -> Result<PathBuf> {
+    Ok(target()?.join("debug").join(program))
+}
+
 /// The folder that cargo builds in. Environment and configuration can move it, so cargo is asked, once.
 pub(crate) fn target() -> Result<PathBuf> {
     static TARGET: OnceLock<PathBuf> = OnceLock::new();

@@ -144,6 +144,7 @@ fn check_packed(name: &str, packed: &Packed, is_dir: bool) -> Result<(), ReadErr
 
 /// The zip64 extra field of a header, from which values are taken in order (4.5.3).
 struct Wide<'e> {
+    all: &'e [u8],
     rest: &'e [u8],
     truncated: bool,
     present: bool,
@@ -168,7 +169,8 @@ impl<'e> Wide<'e> {
             }
             rest = after;
         }
-        Ok(Self { rest: wide.unwrap_or_default(), truncated: false, present: wide.is_some() })
+        let all = wide.unwrap_or_default();
+        Ok(Self { all, rest: all, truncated: false, present: wide.is_some() })
     }
 
     /// The value of a 32-bit field, which the extra field holds when the field itself is saturated.
@@ -186,6 +188,11 @@ impl<'e> Wide<'e> {
 
     fn used_up(&self) -> bool {
         self.rest.is_empty() && !self.truncated
+    }
+
+    /// Whether it is both sizes and nothing else, as a local header's has to be (4.5.3), whatever the old fields say.
+    fn is_both(&self, size: u64, compressed_size: u64) -> bool {
+        self.all.len() == 16 && u64_at(self.all, 0) == size && u64_at(self.all, 8) == compressed_size
     }
 }
 
@@ -283,7 +290,10 @@ fn compare(entry: &Central, header: &[u8], mut wide: Wide<'_>) -> Result<(), Rea
     if !fits(compressed_size, packed.compressed_size) {
         return differs("compressed size");
     }
-    if !wide.used_up() {
+    // Older versions of Python's zipfile leave room for large sizes and say the small ones there, too. That is the same to
+    // whoever reads either; but with a data descriptor it would decide how long that is.
+    let repeated = !deferred && wide.is_both(packed.size, packed.compressed_size);
+    if !wide.used_up() && !repeated {
         return Err(ReadError::Extra {
             name: name.clone(),
             what: "the zip64 field does not hold just what is missing",

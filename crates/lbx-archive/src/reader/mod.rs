@@ -59,9 +59,9 @@ impl Archive {
     /// Refused are, each with its own [`ReadError`]: duplicate names and files that are also directories; names
     /// that are absolute, leave the root or read differently elsewhere; local headers that differ from the
     /// central directory; bytes before, between or after the members that belong to none; members that
-    /// overlap; bytes after the end record; zip64 records and fields that contradict the others; encryption,
-    /// other methods than stored and deflate, several disks, links and special files; and whatever exceeds
-    /// `limits`.
+    /// overlap; bytes after the end record; zip64 records and fields that contradict the others, or say again
+    /// what these say, but for both sizes in a local header; encryption, other methods than stored and deflate,
+    /// several disks, links and special files; and whatever exceeds `limits`.
     pub fn open(file: &File, limits: &Limits) -> Result<Self, ReadError> {
         let end = End::read(file)?;
         if end.members > limits.members {

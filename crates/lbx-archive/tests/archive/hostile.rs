@@ -450,6 +450,32 @@ fn zip64_fields_hold_just_what_is_missing() {
     assert_refused!(archive(&[local_differs]), ReadError::LocalMismatch { field: "size", .. });
 }
 
+/// Python's `zipfile` up to 3.11 writes it so where it was told to leave room for more, as in the wheels of protobuf and
+/// selenium. Whoever reads either sees the same.
+#[test]
+fn a_local_zip64_field_may_say_both_sizes_again_and_nothing_else() {
+    let size = TEXT.len() as u64;
+    let compressed = u64::from(one().central.compressed_size);
+    let local = |values: &[u64]| one().with(|raw| raw.local.extra = zip64_extra(values));
+    assert_eq!(open(&archive(&[local(&[size, compressed])])).unwrap().members()[0].packed.size, size);
+    for wrong in [
+        &[size + 1, compressed][..],
+        &[size, compressed + 1],
+        &[compressed, size],
+        &[0, 0],
+        &[size],
+        &[compressed],
+        &[size, compressed, 0],
+    ] {
+        assert_refused!(archive(&[local(wrong)]), ReadError::Extra { .. });
+    }
+    // Nobody else writes it into the central directory, and behind a data descriptor it would say how long that is.
+    let central = one().with(|raw| raw.central.extra = zip64_extra(&[size, compressed]));
+    assert_refused!(archive(&[central]), ReadError::Extra { .. });
+    let deferred = local(&[size, compressed]).deferred(true);
+    assert_refused!(archive(&[deferred]), ReadError::Extra { .. });
+}
+
 #[test]
 fn limits_are_kept() {
     let bytes = archive(&[one(), Raw::new("b", &vec![0; 100_000])]);

@@ -39,4 +39,6 @@ pub use format::{Method, Packed};
 pub use name::{NameError, NameSet, check_name};
 pub use reader::{Archive, Limits, Member, MemberError, MemberReader, ReadError};
 pub use timestamp::Timestamp;
-pub use writer::{After, Entry, Prefix, Source, Tail, WriteError, Written, write, write_after, write_prefix};
+pub use writer::{
+    After, Entry, Prefix, Source, Tail, WriteError, Written, copy_prefix, write, write_after, write_prefix,
+};

@@ -11,7 +11,7 @@ use lbx_wheel::{Wheel, normalize_name};
 
 use crate::bytecode::Compiler;
 use crate::check::{self, Facts, Subject};
-use crate::dependencies::{Ingredients, Part as DependencyPart, STRIP};
+use crate::dependencies::{Ahead, Ingredients, Part as DependencyPart, STRIP};
 use crate::engine::{Context, Destination};
 use crate::error::Error;
 use crate::locked;
@@ -47,6 +47,12 @@ pub(crate) fn collect_parts(
     let mut exclude = exclude(project, plan, destination);
     // What was brought along is no source either.
     exclude.extend(brought);
+    exclude.retain_mut(|path| {
+        fs_err::canonicalize(&*path).is_ok_and(|real| {
+            *path = real;
+            true
+        })
+    });
     plan.artifacts.iter().map(|artifact| parts(project, artifact, &exclude)).collect()
 }
 
@@ -72,14 +78,14 @@ fn parts(project: &Project, artifact: &Artifact, exclude: &[PathBuf]) -> Result<
 /// What builds write is no source: the output folder, unless it is the whole project, and the files in it.
 fn exclude(project: &Project, plan: &Plan, destination: &Destination) -> Vec<PathBuf> {
     let folder = destination.folder();
+    if fs_err::canonicalize(folder).is_ok_and(|folder| folder != project.root) {
+        return vec![folder.to_owned()];
+    }
     let mut exclude = vec![destination.report()];
     for artifact in &plan.artifacts {
         let zip = destination.zip(&artifact.name);
         exclude.push(zip.with_added_extension("sha256"));
         exclude.push(zip);
-    }
-    if fs_err::canonicalize(folder).is_ok_and(|folder| folder != project.root) {
-        exclude.push(folder.to_owned());
     }
     exclude
 }
@@ -113,7 +119,7 @@ pub(crate) fn build(
     index: usize,
     artifact: &Artifact,
     set: Option<&ResolvedSet>,
-    staging: &Staging,
+    (staging, ahead): (&Staging, Option<Ahead>),
 ) -> Result<Built, Error> {
     let context = workshop.context();
     let wheels = set.map_or(&[][..], |set| &set.wheels);
@@ -149,7 +155,12 @@ pub(crate) fn build(
         own.compile(compiler, (&policy, &dependencies.about), is_known, &scratch.path("compile"))?;
     }
     let mut facts = Vec::new();
-    let tail = staging.write_zip(&artifact.name, |file| {
+    let begun = ahead.and_then(|ahead| ahead.take(&dependencies));
+    let is_begun = begun.is_some();
+    let tail = staging.write_zip(&artifact.name, begun, |file| {
+        if !is_begun {
+            dependencies.copy(file).map_err(|source| archive_error(context, artifact, source))?;
+        }
         let (tail, found) = write(context, artifact, (&dependencies, &own, &known), stamp, file)?;
         facts = found;
         Ok(tail)
@@ -205,7 +216,7 @@ impl Built {
         tail: &Tail,
         (facts, recipe): (Vec<Option<Facts>>, String),
     ) -> Self {
-        let mut after = Before { recipe, ..Before::default() };
+        let mut after = Before { recipe, part: dependencies.key.clone(), ..Before::default() };
         let mut unpacked_size = dependencies.about.unpacked_size;
         for (((path, file), place), facts) in own.files.iter().zip(&tail.entries).zip(facts) {
             let stamp = Some(file.file.stamp).filter(|stamp| context.options.start.is_after(stamp));
@@ -259,7 +270,6 @@ fn write(
     stamp: Timestamp,
     file: &mut File,
 ) -> Result<(Tail, Vec<Option<Facts>>), Error> {
-    let path = context.options.destination.zip(&artifact.name);
     let names: Vec<After<'_>> =
         own.files.iter().map(|(path, own)| After { name: path, executable: own.executable }).collect();
     let packets: Vec<Option<Content>> =
@@ -271,8 +281,7 @@ fn write(
         .filter(|(_, packet)| packet.is_none())
         .map(|(own, _)| own.wanted())
         .collect();
-    let (prefix, bytes) = dependencies.prefix()?;
-    let prefix = prefix.with_executable(&own.made_executable);
+    let prefix = dependencies.prefix().with_executable(&own.made_executable);
     let scratch = staging_folder(context);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let strip = artifact.prune.strip;
@@ -290,9 +299,12 @@ fn write(
             facts.push(found);
             Ok((packed, source))
         };
-        lbx_archive::write_after(file, (&prefix, bytes.as_ref()), &names, stamp, content)
+        lbx_archive::write_after(file, &prefix, &names, stamp, content)
     })
-    .map_err(|stopped: Stopped| stopped.into_error(path))?;
+    .map_err(|stopped: Stopped| match stopped {
+        Stopped::Archive(source) => archive_error(context, artifact, *source),
+        Stopped::Own(error) => *error,
+    })?;
     Ok((tail, facts))
 }
 
@@ -328,13 +340,8 @@ impl From<WriteError> for Stopped {
     }
 }
 
-impl Stopped {
-    fn into_error(self, path: PathBuf) -> Error {
-        match self {
-            Self::Archive(source) => Error::Archive { path, source: *source },
-            Self::Own(error) => *error,
-        }
-    }
+fn archive_error(context: &Context, artifact: &Artifact, source: WriteError) -> Error {
+    Error::Archive { path: context.options.destination.zip(&artifact.name), source }
 }
 
 /// The zip that the build before has left, as far as it is as it was left.

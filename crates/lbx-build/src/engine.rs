@@ -13,14 +13,14 @@ use tokio::runtime::Handle;
 use crate::archive::{self, Part};
 use crate::cancel::Cancel;
 use crate::check::{self, Finding, Severity};
-use crate::dependencies::Parts;
+use crate::dependencies::{Ahead, Parts};
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::index::Places;
 use crate::limits::Limits;
 use crate::locked::{self, SetLock};
 use crate::project::{Project, Variable};
-use crate::publish;
+use crate::publish::{self, Published};
 use crate::record::{Basis, Known, Start};
 use crate::report::Report;
 use crate::resolve::{self, ResolvedSet};
@@ -230,6 +230,7 @@ pub async fn build(
     observer: &Observer,
 ) -> Result<Outcome, Error> {
     let from = options.from.clone();
+    let begun = Begun::new(&project, &plan, &host, &options);
     let workshop = prepare(project, plan, host, options, cancel, observer)?;
     if let Some(from) = from {
         let inner = Arc::clone(&workshop);
@@ -243,7 +244,7 @@ pub async fn build(
         workshop.open().await?;
     }
     // Everything from here on blocks: processes, files, hashing. It has threads of its own.
-    let work = tokio::task::spawn_blocking(move || build_in(&workshop));
+    let work = tokio::task::spawn_blocking(move || build_in(&workshop, begun));
     work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
@@ -306,15 +307,46 @@ fn users(plan: &Plan, set: usize) -> String {
     }
 }
 
-fn build_in(workshop: &Arc<Workshop>) -> Result<Outcome, Error> {
+/// What begins before anything is known: the zips, where they will probably begin as the last ones did.
+#[derive(Default)]
+struct Begun {
+    /// For each artifact. Dropped before the folder that the copies are in.
+    ahead: Vec<Mutex<Option<Ahead>>>,
+    staging: Option<publish::Staging>,
+}
+
+impl Begun {
+    /// Begins to copy, where a core is free for each zip. What goes wrong will go wrong again, and be said then.
+    fn new(project: &Project, plan: &Plan, host: &Host, options: &Options) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let known = Known::load(&host.cache_dir, project, &options.destination);
+        let key = |artifact: &Artifact| known.artifacts.get(&artifact.name)?.part.clone();
+        let keys: Vec<_> = plan.artifacts.iter().map(key).collect();
+        if plan.artifacts.len() >= cores || keys.iter().all(Option::is_none) {
+            return Self::default();
+        }
+        let Ok(staging) = publish::Staging::new(options.destination.folder()) else { return Self::default() };
+        let start =
+            |key: &Option<String>| Mutex::new(Ahead::start(&host.cache_dir, &staging, key.as_deref()));
+        Self { ahead: keys.iter().map(start).collect(), staging: Some(staging) }
+    }
+
+    /// The copy that was begun for an artifact.
+    fn take(&self, index: usize) -> Option<Ahead> {
+        self.ahead.get(index)?.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+fn build_in(workshop: &Arc<Workshop>, mut begun: Begun) -> Result<Outcome, Error> {
     let context = workshop.context();
+    let staging = begun.staging.take();
+    let staging = staging.map_or_else(|| publish::Staging::new(context.options.destination.folder()), Ok)?;
     let sets = parallel(context, &context.plan.sets, |index, set| match &context.locks[index].locked {
         Some(locked) => locked::run(workshop, index, locked),
         None => resolve_unlocked(workshop, index, set),
     })?;
-    let staging = publish::Staging::new(context.options.destination.folder())?;
     let built = parallel(context, &context.plan.artifacts, |index, artifact| {
-        build_artifact(workshop, &sets, &staging, index, artifact)
+        build_artifact(workshop, &sets, (&staging, begun.take(index)), index, artifact)
     })?;
     context.ground.cancel.check()?;
     let built = check_all(context, built)?;
@@ -324,7 +356,9 @@ fn build_in(workshop: &Arc<Workshop>) -> Result<Outcome, Error> {
     let tree = context.options.tree.as_ref().zip(context.plan.artifacts.first());
     let tree =
         tree.map(|(place, artifact)| Tree::make(context, &staging, &artifact.name, place)).transpose()?;
-    let published = staging.publish(&context.options.destination, &report)?;
+    let Published { stamps: published, replaced } = staging.publish(&context.options.destination, &report)?;
+    // Large ones take their time to go.
+    let removing = std::thread::spawn(move || drop(replaced));
     tree.map(Tree::publish).transpose()?;
     Known::load(&context.ground.host.cache_dir, &context.project, &context.options.destination)
         .keep(context, found, &published);
@@ -338,6 +372,7 @@ fn build_in(workshop: &Arc<Workshop>) -> Result<Outcome, Error> {
         });
     }
     let basis = Basis::of(context, &sets, &report, published);
+    let _ = removing.join();
     Ok(Outcome { report, basis })
 }
 
@@ -383,13 +418,13 @@ fn resolve_unlocked(workshop: &Workshop, index: usize, set: &DependencySet) -> R
 fn build_artifact(
     workshop: &Workshop,
     sets: &[ResolvedSet],
-    staging: &publish::Staging,
+    (staging, ahead): (&publish::Staging, Option<Ahead>),
     index: usize,
     artifact: &Artifact,
 ) -> Result<archive::Built, Error> {
     workshop.context().ground.tell(Event::ArtifactStarted { artifact: index });
     let set = artifact.set.and_then(|set| sets.get(set));
-    archive::build(workshop, index, artifact, set, staging)
+    archive::build(workshop, index, artifact, set, (staging, ahead))
 }
 
 /// Does `work` on every item, as many at once as there are cores, and returns the results in order. The

@@ -214,6 +214,8 @@ fn hash(file: &SourceFile) -> Result<[u8; 32], Error> {
 pub(crate) struct Before {
     /// What compressed them.
     pub(crate) recipe: String,
+    /// The dependency part that it begins with.
+    pub(crate) part: Option<String>,
     /// The zip.
     pub(crate) zip: Option<Stamp>,
     /// By path in the zip.

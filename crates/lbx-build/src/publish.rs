@@ -29,6 +29,24 @@ pub(crate) struct Staging {
     zips: Mutex<BTreeMap<String, (NamedTempFile, Written)>>,
 }
 
+/// What is in its place.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    /// By what each file is known there.
+    pub(crate) stamps: BTreeMap<PathBuf, Stamp>,
+    /// What was there before, under temporary names.
+    pub(crate) replaced: Vec<NamedTempFile>,
+}
+
+impl Published {
+    fn put(&mut self, file: NamedTempFile, path: PathBuf) -> Result<(), Error> {
+        let (stamp, replaced) = persist(file, &path)?;
+        self.replaced.extend(replaced);
+        self.stamps.insert(path, stamp);
+        Ok(())
+    }
+}
+
 impl Staging {
     /// Makes the folder if it is not there.
     pub(crate) fn new(folder: &Path) -> Result<Self, Error> {
@@ -38,13 +56,14 @@ impl Staging {
         Ok(Self { folder: folder.to_owned(), made, zips: Mutex::default() })
     }
 
-    /// Writes the zip of an artifact under a temporary name.
+    /// Writes the zip of an artifact under a temporary name: into a file that is begun already, or a new one.
     pub(crate) fn write_zip(
         &self,
         name: &str,
+        begun: Option<NamedTempFile>,
         write: impl FnOnce(&mut File) -> Result<Tail, Error>,
     ) -> Result<Tail, Error> {
-        let mut file = self.temporary()?;
+        let mut file = begun.map_or_else(|| self.temporary(), Ok)?;
         let tail = write(file.as_file_mut())?;
         self.zips
             .lock()
@@ -64,7 +83,7 @@ impl Staging {
     }
 
     /// A file that is locked while this process lives, so that whoever finds it knows.
-    fn temporary(&self) -> Result<NamedTempFile, Error> {
+    pub(crate) fn temporary(&self) -> Result<NamedTempFile, Error> {
         let mut builder = tempfile::Builder::new();
         // The usual mode: the umask takes away what the user does not give.
         builder.prefix(prune::UNFINISHED).permissions(Permissions::from_mode(0o666));
@@ -85,11 +104,7 @@ impl Staging {
 
     /// Renames everything into place, and returns by what each file is known there. It is asked of the files themselves:
     /// by then, another build may have put others in their places.
-    pub(crate) fn publish(
-        self,
-        destination: &Destination,
-        report: &Report,
-    ) -> Result<BTreeMap<PathBuf, Stamp>, Error> {
+    pub(crate) fn publish(self, destination: &Destination, report: &Report) -> Result<Published, Error> {
         let report = self.small_file(&report.to_json())?;
         let zips = std::mem::take(&mut *self.zips.lock().unwrap_or_else(PoisonError::into_inner));
         let mut ready = Vec::new();
@@ -98,15 +113,14 @@ impl Staging {
             let sidecar = self.small_file(&code_sha256(&written.sha256))?;
             ready.push((destination.zip(&name), file, sidecar));
         }
-        let mut published = BTreeMap::new();
+        let mut published = Published::default();
         for (path, zip, sidecar) in ready {
             let beside = path.with_added_extension("sha256");
             for (file, path) in [(zip, path), (sidecar, beside)] {
-                published.insert(path.clone(), persist(file, &path)?);
+                published.put(file, path)?;
             }
         }
-        let path = destination.report();
-        published.insert(path.clone(), persist(report, &path)?);
+        published.put(report, destination.report())?;
         Ok(published)
     }
 }
@@ -129,18 +143,19 @@ fn sweep(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn persist(file: NamedTempFile, path: &Path) -> Result<Stamp, Error> {
+/// Puts a file into its place, and returns what was there.
+fn persist(file: NamedTempFile, path: &Path) -> Result<(Stamp, Option<NamedTempFile>), Error> {
     // A rename over a file has ext4 write the new one to the disk first, which takes longer than making it. Here the two
     // change places in one moment, and the old one goes with its temporary name.
     let is_file = fs_err::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_dir());
     if is_file && renameat_with(CWD, file.path(), CWD, path, RenameFlags::EXCHANGE).is_ok() {
-        return Ok(Stamp::of(&file.as_file().metadata()?));
+        return Ok((Stamp::of(&file.as_file().metadata()?), Some(file)));
     }
     let file = file.persist(path).map_err(|error| {
         let message = format!("cannot rename to `{}`: {}", path.display(), error.error);
         std::io::Error::new(error.error.kind(), message)
     })?;
-    Ok(Stamp::of(&file.metadata()?))
+    Ok((Stamp::of(&file.metadata()?), None))
 }
 
 impl Drop for Staging {
@@ -169,7 +184,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("a/dist");
         let staging = Staging::new(&folder).unwrap();
-        staging.write_zip("x", |_| Ok(nothing())).unwrap();
+        staging.write_zip("x", None, |_| Ok(nothing())).unwrap();
         assert_eq!(fs_err::read_dir(&folder).unwrap().count(), 1);
         drop(staging);
         assert!(!root.path().join("a").exists());
@@ -181,7 +196,7 @@ mod tests {
         fs_err::write(root.path().join(".lbx-dead"), "half").unwrap();
         let running = Staging::new(root.path()).unwrap();
         assert!(!root.path().join(".lbx-dead").exists());
-        running.write_zip("x", |_| Ok(nothing())).unwrap();
+        running.write_zip("x", None, |_| Ok(nothing())).unwrap();
         drop(Staging::new(root.path()).unwrap());
         assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 1);
     }
@@ -191,7 +206,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs_err::write(root.path().join("old.zip"), "old").unwrap();
         let staging = Staging::new(root.path()).unwrap();
-        staging.write_zip("old", |_| Ok(nothing())).unwrap();
+        staging.write_zip("old", None, |_| Ok(nothing())).unwrap();
         drop(staging);
         assert_eq!(fs_err::read_to_string(root.path().join("old.zip")).unwrap(), "old");
         assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 1);

@@ -22,7 +22,7 @@ use crate::resolve::ResolvedSet;
 use crate::stamp::Stamp;
 
 /// The form of records, counted up whenever it or the meaning of its content changes.
-const FORM: &[u8] = b"lbx build 2\n";
+const FORM: &[u8] = b"lbx build 3\n";
 
 /// The moment before a command looks at anything.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,7 +86,7 @@ pub fn unchanged(cache_dir: &Path, question: &[String]) -> Option<Unchanged> {
     let Files { present, absent, made, zips, reports, findings } = record.files;
     let is_same = record.question == question
         && absent.iter().all(|path| fs_err::symlink_metadata(path).is_err())
-        && present.iter().chain(&made).all(|(path, stamp)| stamp_of(Path::new(path)).as_ref() == Some(stamp));
+        && made.iter().chain(&present).all(|(path, stamp)| stamp_of(Path::new(path)).as_ref() == Some(stamp));
     let paths = |texts: Vec<String>| texts.into_iter().map(PathBuf::from).collect();
     is_same.then(|| Unchanged { zips: paths(zips), reports: paths(reports), findings })
 }

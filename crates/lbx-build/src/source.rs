@@ -36,11 +36,10 @@ pub(crate) struct SourceTree {
     pub(crate) passed_over: Vec<String>,
 }
 
-/// Lists the files of `folder`, which is `name` in messages. Absolute paths in `exclude` do not exist for
-/// it: what an earlier build wrote must not change what this one says.
+/// Lists the files of `folder`, which is `name` in messages. The real paths in `exclude` do not exist for it: what an
+/// earlier build wrote must not change what this one says.
 pub(crate) fn walk(folder: &Path, name: &str, exclude: &[PathBuf]) -> Result<SourceTree, Error> {
     let root = fs_err::canonicalize(folder)?;
-    let exclude = exclude.iter().filter_map(|path| fs_err::canonicalize(path).ok()).collect();
     let mut walker =
         Walker { root: &root, name, exclude, tree: SourceTree::default(), open: vec![root.clone()] };
     walker.folder(&root, "")?;
@@ -63,7 +62,7 @@ pub(crate) fn walk_include(path: &Path, name: &str, exclude: &[PathBuf]) -> Resu
 struct Walker<'a> {
     root: &'a Path,
     name: &'a str,
-    exclude: Vec<PathBuf>,
+    exclude: &'a [PathBuf],
     tree: SourceTree,
     /// The real paths of the folders that are being read, to end on a link that leads back up.
     open: Vec<PathBuf>,

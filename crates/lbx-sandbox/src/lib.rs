@@ -62,3 +62,9 @@ pub use remedy::{Remedy, Steps};
 pub use session::{Remote, Session};
 pub use spec::{Access, Bind, Changes, File, Network, Root, Spec, Tmpfs};
 pub use usage::{bytes_in, room_in};
+
+/// Has large memory be given back to the kernel as soon as it is freed, for the rest of this process. Without it, glibc keeps
+/// as much as was freed at once in each thread, which with files of tens of megabytes is half of all that lbx needs.
+pub fn give_back_large_memory() {
+    syscalls::set_mmap_threshold(2 << 20);
+}

@@ -30,6 +30,17 @@ struct MountAttr {
     userns_fd: u64,
 }
 
+/// Has the C library's allocator take from the kernel, one by one, whatever is larger than `threshold` bytes, and give it back
+/// when it is freed. glibc's own threshold grows with what is freed.
+#[cfg(target_env = "gnu")]
+pub(crate) fn set_mmap_threshold(threshold: libc::c_int) {
+    // SAFETY: this sets a number of the allocator under its own lock. Where it cannot, it does nothing.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, threshold) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn set_mmap_threshold(_: libc::c_int) {}
+
 /// Forks. `None` is the child.
 ///
 /// The caller must be single-threaded: another thread could hold the allocator's lock.

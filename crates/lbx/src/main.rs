@@ -23,6 +23,7 @@ use crate::environment::Environment;
 fn main() -> ExitCode {
     // Before anything else: this process may be a sandbox's first process, which must have one thread.
     lbx_sandbox::init_if_child();
+    lbx_sandbox::give_back_large_memory();
     let arguments = Arguments::parse();
     let environment = Environment::read();
     start_log(arguments.verbose, environment.colours);

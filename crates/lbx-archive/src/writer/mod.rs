@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-pub use self::prefix::{After, Prefix, Tail, write_after, write_prefix};
+pub use self::prefix::{After, Prefix, Tail, copy_prefix, write_after, write_prefix};
 
 use self::headers::{central_header, end_records, local_header};
 use self::pipe::{Pipe, hash};

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::{Source, WriteError};
 
-/// Bytes of one buffer, and of one write.
+/// Bytes of one buffer, and of one write. The first ones are smaller: most archives that begin like others go on with little.
 const BUFFER: usize = 1 << 20;
+const FIRST_BUFFER: usize = 128 << 10;
 /// Buffers that go round.
 const BUFFERS: usize = 6;
 
@@ -38,7 +39,8 @@ impl<'w, W: Write> Pipe<'w, W> {
     pub(super) fn new(out: &'w mut W, position: u64) -> (Self, Receiver<Arc<Chunk>>, SyncSender<Arc<Chunk>>) {
         let (to_hash, filled) = sync_channel(BUFFERS);
         let (drained, hashed) = sync_channel(BUFFERS);
-        let pipe = Self { out, current: new_chunk(), position, to_hash, hashed, unmade: BUFFERS - 1 };
+        let pipe =
+            Self { out, current: new_chunk(FIRST_BUFFER), position, to_hash, hashed, unmade: BUFFERS - 1 };
         (pipe, filled, drained)
     }
 
@@ -49,7 +51,7 @@ impl<'w, W: Write> Pipe<'w, W> {
 
     /// The free part of the current buffer; a full one is sent off first.
     fn room(&mut self) -> Result<(&mut [u8], &mut usize), WriteError> {
-        if self.current.len == BUFFER {
+        if self.current.len == self.current.bytes.len() {
             self.send()?;
             self.current = self.next_chunk()?;
         }
@@ -64,7 +66,7 @@ impl<'w, W: Write> Pipe<'w, W> {
             Ok(chunk) => chunk,
             Err(_) if self.unmade > 0 => {
                 self.unmade -= 1;
-                return Ok(new_chunk());
+                return Ok(new_chunk(BUFFER.min(self.current.bytes.len() * 2)));
             }
             Err(_) => self.hashed.recv().map_err(|_| hash_ended())?,
         };
@@ -122,8 +124,8 @@ impl<'w, W: Write> Pipe<'w, W> {
     }
 }
 
-fn new_chunk() -> Arc<Chunk> {
-    Arc::new(Chunk { bytes: vec![0; BUFFER].into_boxed_slice(), len: 0 })
+fn new_chunk(size: usize) -> Arc<Chunk> {
+    Arc::new(Chunk { bytes: vec![0; size].into_boxed_slice(), len: 0 })
 }
 
 fn hash_ended() -> WriteError {

@@ -2,6 +2,7 @@
 //! hashed once, and copied as a whole, by the kernel where it can, into each archive that begins so.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 
@@ -133,26 +134,22 @@ pub struct Tail {
     pub entries: Vec<(u64, Packed)>,
 }
 
-/// Writes an archive that begins with `prefix`, whose bytes are all that is in `bytes`, and goes on with `names`. `out`
-/// is an empty file. The position of `bytes` is nobody else's. `content` is asked for one file after the other, by its index; the sizes that it gives are trusted.
+/// Writes an archive that begins with `prefix` and goes on with `names`. `out` has the bytes of the prefix and nothing else,
+/// as [`copy_prefix`] leaves it. `content` is asked for one file after the other, by its index; the sizes that it gives are
+/// trusted.
 ///
 /// The result is the same as that of [`write`](super::write()) for all entries.
 pub fn write_after<E: From<WriteError>>(
     out: &mut File,
-    (prefix, bytes): (&Prefix, Option<&File>),
+    prefix: &Prefix,
     names: &[After<'_>],
     stamp: Timestamp,
     mut content: impl FnMut(usize) -> Result<(Packed, Source), E>,
 ) -> Result<Tail, E> {
-    let mut seen = NameSet::with_capacity(names.len());
-    // Ours were checked when they were written, and have to be known to the others.
-    central_headers(&prefix.directory).try_for_each(|(name, _)| check_next(&mut seen, name))?;
-    names.iter().try_for_each(|after| check_next(&mut seen, after.name))?;
+    check_names(prefix, names)?;
     let damaged = || WriteError::Copy(io::Error::from(io::ErrorKind::InvalidData));
     let state = prefix.state().ok_or_else(damaged)?;
-    if let Some(bytes) = bytes {
-        copy(bytes, out, prefix.size).map_err(WriteError::Copy)?;
-    } else if prefix.size > 0 {
+    if out.stream_position().map_err(WriteError::Write)? != prefix.size {
         return Err(damaged().into());
     }
     let (entries, size, sha256) = hashed(out, state, prefix.size, |pipe| {
@@ -171,16 +168,31 @@ pub fn write_after<E: From<WriteError>>(
     Ok(Tail { written: Written { size, sha256: sha256.finalize().into() }, entries })
 }
 
-/// Makes `out` a copy of `source`, which has `size` bytes, and puts its position at the end. The standard library lets the
-/// kernel do it, which shares blocks where the file system can, and reads and writes where the kernel cannot.
-fn copy(mut source: &File, out: &mut File, size: u64) -> io::Result<()> {
+/// Refuses names that cannot be, and those that contradict others. The prefix's own were checked when it was written: of
+/// these, only such have to be known to the others that begin with the same folder.
+fn check_names(prefix: &Prefix, names: &[After<'_>]) -> Result<(), WriteError> {
+    let top = |name: &str| name.find('/').unwrap_or(name.len());
+    let tops: HashSet<&str> = names.iter().map(|after| &after.name[..top(after.name)]).collect();
+    let mut seen = NameSet::with_capacity(names.len());
+    for (name, _) in central_headers(&prefix.directory) {
+        if tops.contains(&name[..top(name)]) {
+            check_next(&mut seen, name)?;
+        }
+    }
+    names.iter().try_for_each(|after| check_next(&mut seen, after.name))
+}
+
+/// Makes `out`, an empty file, a copy of `source`, which has `size` bytes, and puts its position at the end. The position of
+/// `source` is nobody else's. The standard library lets the kernel do it, which shares blocks where the file system can, and
+/// reads and writes where the kernel cannot.
+pub fn copy_prefix(mut source: &File, out: &mut File, size: u64) -> Result<(), WriteError> {
     let wrong =
         |found: u64| io::Error::new(io::ErrorKind::InvalidData, format!("{found} bytes, expected {size}"));
-    let found = source.metadata()?.len();
+    let found = source.metadata().map_err(WriteError::Copy)?.len();
     if found != size {
-        return Err(wrong(found));
+        return Err(WriteError::Copy(wrong(found)));
     }
-    source.rewind()?;
-    let copied = io::copy(&mut source, out)?;
-    if copied == size { Ok(()) } else { Err(wrong(copied)) }
+    source.rewind().map_err(WriteError::Copy)?;
+    let copied = io::copy(&mut source, out).map_err(WriteError::Copy)?;
+    if copied == size { Ok(()) } else { Err(WriteError::Copy(wrong(copied))) }
 }

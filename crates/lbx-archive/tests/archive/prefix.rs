@@ -5,8 +5,8 @@ use std::io::{Seek, Write};
 use std::sync::Arc;
 
 use lbx_archive::{
-    After, Entry, NameError, Packed, Prefix, Source, Tail, Timestamp, WriteError, compress, write,
-    write_after, write_prefix,
+    After, Entry, NameError, Packed, Prefix, Source, Tail, Timestamp, WriteError, compress, copy_prefix,
+    write, write_after, write_prefix,
 };
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
@@ -32,7 +32,10 @@ fn after(prefix: &Prefix, bytes: Option<&File>, tail: &[Entry]) -> Result<(Vec<u
     let names: Vec<After<'_>> =
         tail.iter().map(|entry| After { name: &entry.name, executable: entry.executable }).collect();
     let mut out = tempfile::NamedTempFile::new().unwrap();
-    let written = write_after(out.as_file_mut(), (prefix, bytes), &names, Timestamp::default(), |at| {
+    if let Some(bytes) = bytes {
+        copy_prefix(bytes, out.as_file_mut(), prefix.size())?;
+    }
+    let written = write_after(out.as_file_mut(), prefix, &names, Timestamp::default(), |at| {
         Ok::<_, WriteError>((tail[at].packed, tail[at].source.clone()))
     })?;
     Ok((fs_err::read(out.path()).unwrap(), written))
@@ -140,7 +143,7 @@ fn content_that_cannot_be_had_is_the_callers_error() {
     let names = [After { name: "a.py", executable: false }];
     let mut out = tempfile::tempfile().unwrap();
     let sizes: Result<Tail, WriteError> =
-        write_after(&mut out, (&Prefix::empty(), None), &names, Timestamp::default(), |_| {
+        write_after(&mut out, &Prefix::empty(), &names, Timestamp::default(), |_| {
             let (packed, _) = compress(b"abc");
             Ok((Packed { compressed_size: 7, ..packed }, Source::Memory(Arc::from(&b"abc"[..]))))
         });

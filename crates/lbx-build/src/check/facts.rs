@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use aho_corasick::packed;
+
 use lbx_elf::{Elf, Kind, Machine, is_elf};
 use regex::bytes::RegexSet;
 use serde::{Deserialize, Serialize};
@@ -106,6 +108,31 @@ static PATTERNS: LazyLock<Option<(RegexSet, Vec<regex::bytes::Regex>)>> = LazyLo
     Some((RegexSet::new(patterns).ok()?, each.collect::<Result<_, _>>().ok()?))
 });
 
+/// Of each pattern, something that a text has which it matches: to find out that it has none is several times faster.
+const PARTS: [&str; 18] = [
+    "PRIVATE KEY",
+    "AKIA",
+    "ASIA",
+    "ecret",
+    "ECRET",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "glpat-",
+    "pypi-AgE",
+    "xox",
+    "k_live_",
+    "AIza",
+    "T3BlbkFJ",
+    "://",
+];
+
+/// Looks at many bytes at once, where the CPU can.
+static PARTS_OF_PATTERNS: LazyLock<Option<packed::Searcher>> = LazyLock::new(|| packed::Searcher::new(PARTS));
+
 /// The most bytes of a text that are searched.
 const SEARCHED: usize = 4 << 20;
 
@@ -117,6 +144,9 @@ fn secrets(content: &[u8]) -> Vec<(String, usize)> {
         return Vec::new();
     }
     let content = &content[..content.len().min(SEARCHED)];
+    if PARTS_OF_PATTERNS.as_ref().is_some_and(|parts| parts.find(content).is_none()) {
+        return Vec::new();
+    }
     let Some((set, each)) = &*PATTERNS else { return Vec::new() };
     let found = set.matches(content);
     let place = |at: usize| {

@@ -1,14 +1,16 @@
 //! Names, modes and what is in the user's own files: what Lambda could not read, what hides the standard library, and what
 //! should be known to nobody else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::LazyLock;
 
 use lbx_plan::Runtime;
 
 use super::{Check, File, Finding, Severity, Subject};
 
 /// Top-level modules of the standard library, of all supported versions.
-const STANDARD: &str = include_str!("standard_library.txt");
+static STANDARD: LazyLock<HashSet<&str>> =
+    LazyLock::new(|| include_str!("standard_library.txt").split_whitespace().collect());
 /// Modules that the runtime's own client consists of.
 const RUNTIME: [&str; 4] = ["awslambdaric", "bootstrap", "runtime_client", "snapshot_restore_py"];
 /// The folders that a layer's modules may be in.
@@ -64,7 +66,6 @@ fn secret(file: &File<'_>, message: String) -> Finding {
 
 /// Modules at the root that come before those of the standard library and the runtime.
 fn shadows(subject: &Subject<'_>, runtime: &Runtime) -> Vec<Finding> {
-    let standard: BTreeSet<&str> = STANDARD.split_whitespace().collect();
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for file in &subject.files {
@@ -72,7 +73,7 @@ fn shadows(subject: &Subject<'_>, runtime: &Runtime) -> Vec<Finding> {
         let Some(module) = path.and_then(module) else { continue };
         let whose = match module {
             _ if RUNTIME.contains(&module) => "Lambda's own runtime",
-            _ if standard.contains(module) => "Python's standard library",
+            _ if STANDARD.contains(module) => "Python's standard library",
             _ => continue,
         };
         if seen.insert(module) {
@@ -96,14 +97,20 @@ fn module(path: &str) -> Option<&str> {
 
 /// Names that some file systems take for one.
 fn cases(subject: &Subject<'_>) -> Vec<Finding> {
-    let mut names: BTreeMap<String, &File<'_>> = BTreeMap::new();
+    // Of two such names, one at least has a capital letter, and few have any.
+    let is_low = |path: &str| path.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+    let (low, others): (Vec<&File<'_>>, Vec<_>) = subject.files.iter().partition(|file| is_low(file.path));
+    let mut names: HashMap<String, &File<'_>> = HashMap::new();
+    let mut pairs = Vec::new();
+    for file in others {
+        pairs.extend(names.insert(file.path.to_lowercase(), file).map(|first| (file, first)));
+    }
+    pairs.extend(low.into_iter().filter_map(|file| names.get(file.path).map(|other| (*other, file))));
     let mut found = Vec::new();
-    for file in &subject.files {
-        if let Some(first) = names.insert(file.path.to_lowercase(), file) {
-            let message = format!("differs from `{}` in letter case alone", first.path);
-            let hint = "where case makes no difference, as on macOS, one of them is lost";
-            found.push(Finding::new(Severity::Warning, Check::Files, message).about(file).with_hint(hint));
-        }
+    for (file, first) in pairs {
+        let message = format!("differs from `{}` in letter case alone", first.path);
+        let hint = "where case makes no difference, as on macOS, one of them is lost";
+        found.push(Finding::new(Severity::Warning, Check::Files, message).about(file).with_hint(hint));
     }
     found
 }

@@ -38,6 +38,10 @@ impl Kept {
         self.folder.join("bytes")
     }
 
+    fn key(&self) -> Option<String> {
+        Some(self.folder.file_name()?.to_str()?.to_owned())
+    }
+
     fn sheet(&self) -> PathBuf {
         self.folder.join("about")
     }
@@ -60,9 +64,9 @@ impl Kept {
             }
             let sheet = Sheet { stamp: now, about };
             self.write_sheet(&prefix, &sheet)?;
-            return Ok(Some(Part { about: sheet.about, prefix, bytes: Some(bytes) }));
+            return Ok(Some(Part { key: self.key(), about: sheet.about, prefix, bytes: Some(bytes) }));
         }
-        Ok(Some(Part { about, prefix, bytes: Some(bytes) }))
+        Ok(Some(Part { key: self.key(), about, prefix, bytes: Some(bytes) }))
     }
 
     /// Says that it is not as it was, and removes it.
@@ -102,7 +106,7 @@ impl Kept {
             }
             renamed => renamed?,
         }
-        Ok(Part { about: sheet.about, prefix, bytes: Some(bytes) })
+        Ok(Part { key: self.key(), about: sheet.about, prefix, bytes: Some(bytes) })
     }
 
     fn write_sheet(&self, prefix: &Prefix, sheet: &Sheet) -> Result<(), Error> {

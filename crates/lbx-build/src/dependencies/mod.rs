@@ -3,6 +3,7 @@
 //! It follows from the wheels and the rules alone, so it is made once, kept, and copied as a whole into every zip that
 //! begins so: `parts/v1/KEY/` in the store has `bytes` and `about`.
 
+mod ahead;
 mod forms;
 mod kept;
 
@@ -13,11 +14,12 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lbx_archive::{COMPRESSOR, Effort, Entry, Prefix, Timestamp, write_prefix};
+use lbx_archive::{COMPRESSOR, Effort, Entry, Prefix, Timestamp, WriteError, copy_prefix, write_prefix};
 use lbx_plan::prune::{self, Distribution, Origin, Policy, Rule, Set, Verdict};
 use lbx_wheel::{InstalledFile, Kind as FileKind, Wheel, WheelStore, normalize_name};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::ahead::Ahead;
 use self::forms::Form;
 pub(crate) use self::forms::{STRIP, stripped};
 use self::kept::{Kept, open_file};
@@ -54,6 +56,8 @@ pub(crate) struct Ingredients<'i> {
 /// A dependency part.
 #[derive(Debug)]
 pub(crate) struct Part {
+    /// By what it is kept; none for one without bytes.
+    pub(crate) key: Option<String>,
     pub(crate) about: About,
     prefix: Prefix,
     bytes: Option<File>,
@@ -113,15 +117,26 @@ impl About {
 impl Part {
     /// The part of an artifact without dependencies.
     pub(crate) fn empty() -> Self {
-        Self { about: About::default(), prefix: Prefix::empty(), bytes: None }
+        Self { key: None, about: About::default(), prefix: Prefix::empty(), bytes: None }
     }
 
-    /// What the archive begins with, and a file of the caller's own with its bytes.
-    pub(crate) fn prefix(&self) -> Result<(&Prefix, Option<File>), Error> {
-        // The same file, whatever its name leads to by now, with a position of its own.
-        let again = |file: &File| open_file(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())));
-        Ok((&self.prefix, self.bytes.as_ref().map(again).transpose()?))
+    /// What is to be known of what the archive begins with.
+    pub(crate) fn prefix(&self) -> &Prefix {
+        &self.prefix
     }
+
+    /// Copies what the archive begins with into an empty file.
+    pub(crate) fn copy(&self, to: &mut File) -> Result<(), WriteError> {
+        let Some(bytes) = &self.bytes else { return Ok(()) };
+        // The same file, whatever its name leads to by now, with a position of its own.
+        let again = open_file(Path::new(&format!("/proc/self/fd/{}", bytes.as_raw_fd())));
+        copy_prefix(&again.map_err(WriteError::Copy)?, to, self.prefix.size())
+    }
+}
+
+/// Where a part is kept.
+fn folder(store: &Path, key: &str) -> PathBuf {
+    store.join("parts/v1").join(key)
 }
 
 /// The parts that this process has, by key.
@@ -151,7 +166,7 @@ impl Parts {
         if let Some(part) = &*place {
             return Ok(Arc::clone(part));
         }
-        let kept = Kept { folder: ground.store.root().join("parts/v1").join(&key) };
+        let kept = Kept { folder: folder(ground.store.root(), &key) };
         let part = match kept.load(ground)? {
             Some(part) => part,
             None => kept.make(ground, wheels, of)?,

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use lbx_testkit::command::{Home, Ran, run, succeed};
+use lbx_testkit::command::{Home, Ran, files_below, run, succeed};
 
 use crate::commands::events;
-use crate::support::{lbx, same};
+use crate::support::{HEAD, lbx, same};
 
 /// Makes a zip of a list of (name, content, mode, method, year) with Python's zipfile.
 const MAKE: &str = "\
@@ -201,13 +201,39 @@ fn what_is_no_zip_or_is_not_there_is_refused_with_its_name() {
 }
 
 #[test]
-fn one_zip_alone_is_an_error_that_says_that_two_are_needed() {
+fn one_zip_is_compared_with_the_one_that_it_has_replaced() {
     let home = Home::new();
-    let ran = run(&mut lbx(&home, &["diff", "dist/report.zip"]));
-    assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
-    let expected = "error: two zips are compared, and there is one: dist/report.zip\n\
-        hint: lbx does not keep the zip of the build before: copy it before you build, and name both\n";
-    same(&ran.stderr, expected);
+    let build = |content: &str, options: &[&str]| {
+        home.write("src/app.py", content);
+        succeed(lbx(&home, &["build", "--image", "127.0.0.1:1/none:1"]).args(options));
+    };
+    home.write("lbx.toml", format!("{HEAD}[functions.app]\nsource = \"src\"\n"));
+    let diff = |asked: &str| run(&mut lbx(&home, &["diff", asked]));
+    let nothing = diff("app");
+    let expected = "error: there is no zip `app`, and no function or layer of that name was built\n";
+    assert_eq!((nothing.code, nothing.stderr.as_str()), (2, expected));
+    build("A = 1\n", &[]);
+    let first = diff("app");
+    let expected = "error: no other zip was built before `dist/app.zip`\n\
+        hint: builds into a folder keep the zip that they replace, if it is another one; or name two zips\n";
+    assert_eq!((first.code, first.stderr.as_str()), (2, expected));
+    // The same bytes replace nothing.
+    for (content, size) in [("A = 1\nB = 2\n", "+6 B"), ("A = 1\nB = 2\n", "+6 B"), ("A = 1\n", "-6 B")] {
+        build(content, &[]);
+        for asked in ["app", "dist/app.zip"] {
+            let ran = diff(asked);
+            assert_eq!(ran.code, 9, "{}", ran.stderr);
+            assert!(ran.stdout.contains("  app.py: ") && ran.stdout.contains(size), "{}", ran.stdout);
+        }
+    }
+    // Where the folder of zips is the project itself, what is kept is no source; and one file asked for keeps nothing.
+    for content in ["A = 3\n", "A = 4\n"] {
+        build(content, &["--out-dir", "src"]);
+        build(content, &["-o", "one/app.zip"]);
+    }
+    let names = files_below(&home.project().join("src"));
+    assert_eq!(names, [".previous/app.zip", "app.py", "app.zip", "app.zip.sha256", "report.json"]);
+    assert_eq!(files_below(&home.project().join("one")), ["app.report.json", "app.zip", "app.zip.sha256"]);
     assert_eq!(run(&mut lbx(&home, &["diff"])).code, 2);
 }
 

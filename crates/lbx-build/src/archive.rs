@@ -12,7 +12,7 @@ use lbx_wheel::{Wheel, normalize_name};
 use crate::bytecode::Compiler;
 use crate::check::{self, Facts, Subject};
 use crate::dependencies::{Ahead, Ingredients, Part as DependencyPart, STRIP};
-use crate::engine::{Context, Destination};
+use crate::engine::{Context, Destination, PREVIOUS};
 use crate::error::Error;
 use crate::locked;
 use crate::own::{Before, Own, OwnFile, Packet};
@@ -81,7 +81,7 @@ fn exclude(project: &Project, plan: &Plan, destination: &Destination) -> Vec<Pat
     if fs_err::canonicalize(folder).is_ok_and(|folder| folder != project.root) {
         return vec![folder.to_owned()];
     }
-    let mut exclude = vec![destination.report()];
+    let mut exclude = vec![destination.report(), folder.join(PREVIOUS)];
     for artifact in &plan.artifacts {
         let zip = destination.zip(&artifact.name);
         exclude.push(zip.with_added_extension("sha256"));

@@ -96,6 +96,9 @@ impl Options {
     }
 }
 
+/// The folder of zips that others have replaced, in the folder of zips.
+pub const PREVIOUS: &str = ".previous";
+
 /// Where zips go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -119,6 +122,14 @@ impl Destination {
         match self {
             Self::Folder(folder) => folder.join("report.json"),
             Self::File(file) => file.with_extension("report.json"),
+        }
+    }
+
+    /// Where the zip is kept that another one has replaced; nowhere where one file was asked for.
+    pub fn previous(&self, zip: &Path) -> Option<PathBuf> {
+        match self {
+            Self::Folder(folder) => Some(folder.join(PREVIOUS).join(zip.file_name()?)),
+            Self::File(_) => None,
         }
     }
 

@@ -52,7 +52,7 @@ pub use diff::{
     ChangedFile, ChangedPackage, Content, Difference, FileChanges, Mode, PackageChanges, PackageVersion,
     Pair, ZipFacts, ZipFile, diff,
 };
-pub use engine::{Destination, Host, Options, Outcome, PullRequest, Pulled, build, pull};
+pub use engine::{Destination, Host, Options, Outcome, PREVIOUS, PullRequest, Pulled, build, pull};
 pub use error::{BytecodeError, Error, ErrorKind, PackagesError, SourceError, ZipError};
 pub use event::{Event, Observer};
 pub use explain::{Explained, Explanation, Explanations, Fate, Files, Size, explain};

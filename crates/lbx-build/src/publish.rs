@@ -110,15 +110,20 @@ impl Staging {
         let mut ready = Vec::new();
         for (name, (file, written)) in zips {
             // Without a newline: Terraform compares what `file()` reads as it is.
-            let sidecar = self.small_file(&code_sha256(&written.sha256))?;
-            ready.push((destination.zip(&name), file, sidecar));
+            let code_sha256 = code_sha256(&written.sha256);
+            let (path, sidecar) = (destination.zip(&name), self.small_file(&code_sha256)?);
+            let beside = path.with_added_extension("sha256");
+            let is_other = fs_err::read_to_string(&beside).is_ok_and(|before| before != code_sha256);
+            ready.push(((path, file), (beside, sidecar), is_other));
         }
         let mut published = Published::default();
-        for (path, zip, sidecar) in ready {
-            let beside = path.with_added_extension("sha256");
-            for (file, path) in [(zip, path), (sidecar, beside)] {
-                published.put(file, path)?;
+        for ((path, zip), (beside, sidecar), is_other) in ready {
+            let place = destination.previous(&path).filter(|_| is_other);
+            published.put(zip, path)?;
+            if let (Some(place), Some(replaced)) = (place, published.replaced.pop()) {
+                published.replaced.extend(keep(replaced, &place));
             }
+            published.put(sidecar, beside)?;
         }
         published.put(report, destination.report())?;
         Ok(published)
@@ -141,6 +146,13 @@ fn sweep(folder: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Keeps what was replaced, and returns what was kept until then. Nothing depends on it, so that it is no error when it cannot
+/// be kept.
+fn keep(replaced: NamedTempFile, place: &Path) -> Option<NamedTempFile> {
+    fs_err::create_dir_all(place.parent()?).ok()?;
+    persist(replaced, place).ok()?.1
 }
 
 /// Puts a file into its place, and returns what was there.

@@ -204,12 +204,12 @@ pub(crate) struct Session {
 /// `lbx diff`.
 ///
 /// Says which packages and files are in one of two zips only, which differ and from which byte on, and what else is not
-/// the same. The exit code is 0 when the zips are the same bytes, and 9 when they differ.
+/// the same. With one zip, or the name of a function or layer, it is compared with the one that it has replaced. The exit code is 0 when the zips are the same bytes, and 9 when they differ.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Diff {
-    /// The zip to compare with.
-    #[arg(value_name = "BEFORE")]
+    /// The zip to compare with; alone, the one to compare with what was there before it.
+    #[arg(value_name = "BEFORE|NAME")]
     pub(crate) before: PathBuf,
     /// The zip to compare.
     #[arg(value_name = "AFTER")]

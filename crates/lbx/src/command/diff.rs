@@ -1,9 +1,11 @@
 //! `lbx diff`: in what two zips differ, most important first.
 
 use std::cmp::Reverse;
+use std::path::{Path, PathBuf};
 
 use lbx_build::{
-    ChangedFile, Content, Difference, FileChanges, Mode, PackageChanges, Pair, ZipFile, ZipLimits, bytes,
+    ChangedFile, Content, Difference, FileChanges, Mode, PREVIOUS, PackageChanges, Pair, ZipFile, ZipLimits,
+    bytes,
 };
 use serde_json::json;
 
@@ -11,7 +13,7 @@ use crate::arguments::{Arguments, Diff};
 use crate::environment::Environment;
 use crate::exit;
 use crate::failure::Failure;
-use crate::render::{Output, count, printable};
+use crate::render::{Output, count, printable, short_path};
 
 /// How many packages, and how many files, are listed unless all are asked for.
 const LISTED: usize = 50;
@@ -26,13 +28,14 @@ pub(crate) fn run(arguments: &Arguments, diff: &Diff, environment: &Environment)
 }
 
 fn try_run(output: &Output, diff: &Diff, environment: &Environment) -> Result<u8, Failure> {
-    let Some(after) = &diff.after else { return Err(one_alone(diff)) };
-    let absolute = |path| environment.current_dir.join(path);
-    let difference = lbx_build::diff(&absolute(&diff.before), &absolute(after), &ZipLimits::default())?;
-    output.json(&json!({
-        "reason": "diff", "before": diff.before.display().to_string(), "after": after.display().to_string(),
-        "difference": difference,
-    }));
+    let absolute = |path: &Path| environment.current_dir.join(path);
+    let (before, after) = match &diff.after {
+        Some(after) => (absolute(&diff.before), absolute(after)),
+        None => with_previous(diff, environment)?,
+    };
+    let difference = lbx_build::diff(&before, &after, &ZipLimits::default())?;
+    let [before, after] = [before, after].map(|path| short_path(&path, &environment.current_dir));
+    output.json(&json!({"reason": "diff", "before": before, "after": after, "difference": difference}));
     let limit = if diff.all { usize::MAX } else { LISTED };
     for line in lines(&difference, limit) {
         output.result(&line);
@@ -40,11 +43,33 @@ fn try_run(output: &Output, diff: &Diff, environment: &Environment) -> Result<u8
     Ok(if difference.same { exit::SUCCESS } else { exit::DIFFERENT })
 }
 
-fn one_alone(diff: &Diff) -> Failure {
-    let before = diff.before.display();
-    let message = format!("two zips are compared, and there is one: {before}");
-    let hint = "lbx does not keep the zip of the build before: copy it before you build, and name both";
-    Failure::new(exit::USAGE, message, Some(hint.to_owned()))
+/// The zip that one named has replaced, and that one: by its path, or by the name of its function or layer.
+fn with_previous(diff: &Diff, environment: &Environment) -> Result<(PathBuf, PathBuf), Failure> {
+    let named = environment.current_dir.join(&diff.before);
+    let zip = if named.is_file() { Some(named) } else { of_artifact(&diff.before, environment) };
+    let Some(zip) = zip else {
+        let message = format!(
+            "there is no zip `{0}`, and no function or layer of that name was built",
+            diff.before.display()
+        );
+        return Err(Failure::new(exit::USAGE, message, None));
+    };
+    let previous = zip.with_file_name(PREVIOUS).join(zip.file_name().unwrap_or_default());
+    if previous.is_file() {
+        return Ok((previous, zip));
+    }
+    let message = format!("no other zip was built before `{}`", short_path(&zip, &environment.current_dir));
+    let hint = "builds into a folder keep the zip that they replace, if it is another one; or name two zips";
+    Err(Failure::new(exit::USAGE, message, Some(hint.to_owned())))
+}
+
+/// The zip of a function or layer, in the folder that builds write to without being told.
+fn of_artifact(name: &Path, environment: &Environment) -> Option<PathBuf> {
+    let project = |folder: &Path| folder.join("lbx.toml").is_file().then(|| folder.to_owned());
+    let root = environment.current_dir.ancestors().find_map(project);
+    let dist = root.as_ref().unwrap_or(&environment.current_dir).join("dist");
+    let zip = dist.join(format!("{}.zip", name.to_str()?));
+    zip.is_file().then_some(zip)
 }
 
 /// What people read: packages, files, and then what is about the zips as a whole.

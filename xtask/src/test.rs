@@ -16,6 +16,20 @@ use crate::{Result, check, debs, image, kernel, process, provision, serve, unpri
 /// Tests that run once more as root when this process is root.
 const ALSO_AS_ROOT: [&str; 4] = ["it", "matrix", "repro", "sandbox"];
 
+/// Of these, what is the same whoever runs it: it starts no sandbox, or looks at what comes after it.
+const NOT_AS_ROOT: [&str; 10] = [
+    "checks::",
+    "configuration::",
+    "diff::",
+    "explain::",
+    "incremental::",
+    "indexes::",
+    "locks::",
+    "prune::",
+    "requirements::",
+    "vendor::",
+];
+
 /// What cannot be skipped here: the set-up has provided for it.
 const MUST_RUN: &str = "elf,registry,sandbox,standin,wheels";
 
@@ -87,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for program in
         programs.iter().filter(|one| arguments.program.as_ref().is_none_or(|name| *name == one.name))
     {
-        let run = |as_root| run_program(program, &setup, as_root, &arguments.rest);
+        let run = |as_root| run_program(program, &setup, as_root, &words(as_root, &arguments.rest));
         count.add(&program.name, &run(false)?);
         if unprivileged::is_root() && ALSO_AS_ROOT.contains(&program.name.as_str()) {
             count.add(&format!("{} as root", program.name), &run(true)?);
@@ -98,6 +112,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         process::run(&mut check::command(&["test", "--workspace", "--doc", "--quiet"]))?;
     }
     count.conclude()
+}
+
+/// What a test program is given. Root runs what it is told to, or what makes a difference to root.
+fn words(as_root: bool, rest: &[String]) -> Vec<String> {
+    if !as_root || !rest.is_empty() {
+        return rest.to_vec();
+    }
+    NOT_AS_ROOT.into_iter().flat_map(|module| ["--skip".to_owned(), module.to_owned()]).collect()
 }
 
 /// Builds every test program, and finds out where they are.
@@ -219,6 +241,14 @@ impl Count {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn root_runs_what_makes_a_difference_to_it_or_what_it_is_told_to() {
+        let told = ["diff::".to_owned()];
+        assert_eq!((words(true, &told), words(false, &told)), (told.to_vec(), told.to_vec()));
+        assert_eq!(words(false, &[]), [""; 0]);
+        assert_eq!(words(true, &[])[..2], ["--skip", "checks::"]);
+    }
 
     #[test]
     fn the_closing_line_of_a_test_program_is_read() {

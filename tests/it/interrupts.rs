@@ -265,12 +265,16 @@ fn a_killed_build_leaves_old_zips_whole_and_the_next_one_sweeps() {
 fn a_second_signal_ends_it_at_once() {
     let Some(image) = image() else { return };
     let home = Home::new();
-    home.write("lbx.toml", format!("{HEAD}[functions.a]\nsource = \"a\"\n[functions.b]\nsource = \"b\"\n"));
+    let functions = "compression = \"max\"\n[functions.a]\nsource = \"a\"\n[functions.b]\nsource = \"b\"\n";
+    home.write("lbx.toml", format!("{HEAD}{functions}"));
     home.write("a/app.py", "");
-    // One file is compressed in one go, and no signal is heard meanwhile.
-    let file = home.project().join("b/hole");
-    fs_err::create_dir(home.project().join("b")).unwrap();
-    fs_err::File::create(&file).unwrap().set_len(600 << 20).unwrap();
+    // As large as a file can be that is compressed in one go, which takes a second, and no signal is heard meanwhile.
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        b"0123456789abcdef"[(state >> 28) as usize]
+    };
+    home.write("b/digits", (0..16_000_000).map(|_| next()).collect::<Vec<u8>>());
     // On a busy machine the first signal can come while nothing is compressed, and is then enough: that run says
     // nothing about the second.
     for _ in 0..8 {

@@ -19,6 +19,7 @@
 //! | `locks` | what `lbx lock` writes, and what builds make of locks |
 //! | `vendor` | what `lbx vendor` writes, and builds from it without a network |
 //! | `incremental` | building again: what is not done again, and what is |
+//! | `keys` | by what things are kept: which input makes another, and what makes none |
 //! | `indexes` | package indexes: logins, options, addresses, what is refused |
 //! | `prune` | what is left out, and that real packages work without it |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
@@ -44,6 +45,7 @@ mod images;
 mod incremental;
 mod indexes;
 mod interrupts;
+mod keys;
 mod lambda;
 mod limits;
 mod locks;

@@ -17,13 +17,14 @@ use crate::{Result, check, debs, image, kernel, process, provision, serve, unpri
 const ALSO_AS_ROOT: [&str; 4] = ["it", "matrix", "repro", "sandbox"];
 
 /// Of these, what is the same whoever runs it: it starts no sandbox, or looks at what comes after it.
-const NOT_AS_ROOT: [&str; 10] = [
+const NOT_AS_ROOT: [&str; 11] = [
     "checks::",
     "configuration::",
     "diff::",
     "explain::",
     "incremental::",
     "indexes::",
+    "keys::",
     "locks::",
     "prune::",
     "requirements::",

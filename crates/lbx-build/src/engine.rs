@@ -350,12 +350,12 @@ impl Begun {
 
 fn build_in(workshop: &Arc<Workshop>, mut begun: Begun) -> Result<Outcome, Error> {
     let context = workshop.context();
-    let staging = begun.staging.take();
-    let staging = staging.map_or_else(|| publish::Staging::new(context.options.destination.folder()), Ok)?;
     let sets = parallel(context, &context.plan.sets, |index, set| match &context.locks[index].locked {
         Some(locked) => locked::run(workshop, index, locked),
         None => resolve_unlocked(workshop, index, set),
     })?;
+    let staging = begun.staging.take();
+    let staging = staging.map_or_else(|| publish::Staging::new(context.options.destination.folder()), Ok)?;
     let built = parallel(context, &context.plan.artifacts, |index, artifact| {
         build_artifact(workshop, &sets, (&staging, begun.take(index)), index, artifact)
     })?;

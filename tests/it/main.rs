@@ -24,6 +24,7 @@
 //! | `prune` | what is left out, and that real packages work without it |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
 //! | `session` | `run` and `shell`: exit codes, streams, signals, the terminal |
+//! | `survival` | what is kept, after kills, of many builds at once, and on a full disk |
 //! | `interrupts` | signals, at every stage |
 //! | `terminal` | what is drawn on a terminal, and what is left on it |
 //! | `tree` | `--dir`: the tree of a zip, and what is not touched for it |
@@ -56,6 +57,7 @@ mod requirements;
 mod session;
 mod sources;
 mod support;
+mod survival;
 mod terminal;
 mod tree;
 mod vendor;

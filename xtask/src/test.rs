@@ -17,7 +17,7 @@ use crate::{Result, check, debs, image, kernel, process, provision, serve, unpri
 const ALSO_AS_ROOT: [&str; 4] = ["it", "matrix", "repro", "sandbox"];
 
 /// Of these, what is the same whoever runs it: it starts no sandbox, or looks at what comes after it.
-const NOT_AS_ROOT: [&str; 11] = [
+const NOT_AS_ROOT: [&str; 12] = [
     "checks::",
     "configuration::",
     "diff::",
@@ -28,6 +28,7 @@ const NOT_AS_ROOT: [&str; 11] = [
     "locks::",
     "prune::",
     "requirements::",
+    "survival::",
     "vendor::",
 ];
 

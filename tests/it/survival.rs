@@ -1,0 +1,153 @@
+//! What is kept of wheels and zips survives: builds that are killed, many at once, and a disk without room.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use lbx_testkit::command::{Home, run};
+use lbx_testkit::images::sha256;
+use lbx_testkit::index;
+use lbx_testkit::stub::Stub;
+use lbx_testkit::wheels::Wheel;
+
+use crate::host::{in_namespace, noise};
+use crate::locks::succeeds;
+use crate::support::{HEAD, lbx};
+
+/// A project that needs no image.
+struct Project {
+    home: Home,
+    index: Stub,
+    _folder: tempfile::TempDir,
+}
+
+impl Project {
+    /// With wheels of two modules of `size` bytes each.
+    fn new(names: &[&str], size: usize, config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a directory");
+        let mut lines = String::new();
+        for name in names {
+            let text = format!("# {name}\n{}", "value = {'key': [1, 2, 3]}\n".repeat(size / 27));
+            let wheel = Wheel::new(name, "1.0")
+                .file(&format!("{name}/text.py"), text.as_bytes())
+                .file(&format!("{name}/noise"), &noise(size));
+            let hash = sha256(&fs_err::read(wheel.write(folder.path())).expect("a wheel"));
+            lines.extend([name, "==1.0 --hash=", &hash, "\n"]);
+        }
+        let home = Home::new();
+        home.write("r.txt", lines);
+        for number in 0..20 {
+            home.write(
+                &format!("src/m{number}.py"),
+                "def handler(event, context):\n    return event\n".repeat(50),
+            );
+        }
+        home.write(
+            "lbx.toml",
+            format!("{HEAD}{config}\n[functions.app]\nsource = \"src\"\nrequirements = [\"r.txt\"]\n"),
+        );
+        Self { home, index: index::serve(folder.path()), _folder: folder }
+    }
+
+    fn build(&self, out: &str) -> Command {
+        let mut command = lbx(&self.home, &["build", "--image", "127.0.0.1:1/none:1", "--out-dir", out]);
+        command.env("PIP_INDEX_URL", format!("http://{}/simple", self.index.address()));
+        command
+    }
+
+    fn zip(&self, out: &str) -> Vec<u8> {
+        fs_err::read(self.home.project().join(out).join("app.zip")).expect("a zip")
+    }
+}
+
+fn spawn(command: &mut Command) -> Child {
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("lbx")
+}
+
+/// Removes what was made of wheels; some of it, by a number.
+fn forget(store: &Path, number: u32) {
+    if number.is_multiple_of(2) {
+        let _ = fs_err::remove_dir_all(store.join("parts"));
+    }
+    for wheel in fs_err::read_dir(store.join("wheels")).into_iter().flatten().flatten() {
+        if number.is_multiple_of(3) {
+            let _ = fs_err::remove_dir_all(wheel.path());
+        } else if let Ok(files) = fs_err::read_dir(wheel.path()) {
+            for file in files.flatten().filter(|file| file.file_name().to_string_lossy().contains("derived"))
+            {
+                let _ = fs_err::remove_file(file.path());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_build_that_is_killed_at_any_moment_leaves_a_store_that_gives_the_same_bytes() {
+    let project = Project::new(&["one", "two"], 300_000, "compression = \"max\"");
+    succeeds(&mut project.build("first"));
+    let (first, store) = (project.zip("first"), project.home.cache().join("lbx"));
+    let mut killed = 0;
+    for number in 0..24u32 {
+        forget(&store, number);
+        let mut build = spawn(&mut project.build("killed"));
+        std::thread::sleep(Duration::from_millis(u64::from(number) * 9));
+        killed += usize::from(build.try_wait().expect("a child").is_none());
+        build.kill().expect("killed");
+        build.wait().expect("an end");
+        let again = run(&mut project.build("again"));
+        assert_eq!(again.code, 0, "{}", again.stderr);
+        assert!(project.zip("again") == first, "after {} ms", number * 9);
+    }
+    assert!(killed > 4, "nearly all were faster than the kill");
+    // Nothing is left of them that the next build does not sweep.
+    let unfinished = |folder: &Path| {
+        let entries = fs_err::read_dir(folder).expect("a folder").flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(".new-")).count()
+    };
+    forget(&store, 0);
+    succeeds(&mut project.build("last"));
+    assert_eq!(unfinished(&store.join("parts/v1")), 0);
+    assert_eq!(fs_err::read_dir(store.join("tmp")).expect("a folder").count(), 0);
+}
+
+#[test]
+fn two_hundred_builds_at_once_over_one_store_give_the_same_bytes() {
+    let project = Project::new(&["one"], 20_000, "");
+    succeeds(project.build("first").env("LBX_CACHE_DIR", project.home.root().join("other")));
+    let names: Vec<String> = (0..200).map(|number| format!("out/{number}")).collect();
+    let running: Vec<Child> = names.iter().map(|name| spawn(&mut project.build(name))).collect();
+    for mut child in running {
+        assert!(child.wait().expect("an end").success());
+    }
+    let first = project.zip("first");
+    assert!(names.iter().all(|name| project.zip(name) == first));
+}
+
+#[test]
+fn a_disk_that_is_full_under_what_is_kept_is_named_and_the_next_build_is_well() {
+    let project = Project::new(&["big"], 3 << 20, "compression = \"max\"");
+    let store = project.home.cache().join("lbx");
+    succeeds(&mut project.build("first"));
+    let first = project.zip("first");
+    let script = "mount -t tmpfs -o size=2m,mode=700 none \"$2\"; code=0; \
+                  \"$1\" build --image 127.0.0.1:1/none:1 --out-dir full || code=$?; \
+                  find \"$2\" -type f -size +0 ! -name '.*lock'; mount -o remount,size=64m none \"$2\"; \
+                  \"$1\" build --quiet --image 127.0.0.1:1/none:1 --out-dir again > /dev/null; exit $code";
+    forget(&store, 6);
+    for part in ["parts", "wheels"] {
+        let Some(mut command) = in_namespace(&project.home, script) else { return };
+        command.arg(store.join(part));
+        command.env("PIP_INDEX_URL", format!("http://{}/simple", project.index.address()));
+        fs_err::create_dir_all(store.join(part)).expect("a folder");
+        let ran = run(&mut command);
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{part}: {}", ran.stderr);
+        assert!(
+            ran.stderr.contains("error: ") && ran.stderr.contains("o space left"),
+            "{part}: {}",
+            ran.stderr
+        );
+        assert!(ran.stderr.contains("hint: "), "{part}: {}", ran.stderr);
+        assert!(!project.home.project().join("full/app.zip").exists(), "{part}");
+        assert!(project.zip("again") == first, "{part}");
+    }
+}

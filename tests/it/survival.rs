@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::Instant;
 
 use lbx_testkit::command::{Home, run};
 use lbx_testkit::images::sha256;
@@ -84,19 +84,21 @@ fn forget(store: &Path, number: u32) {
 #[test]
 fn a_build_that_is_killed_at_any_moment_leaves_a_store_that_gives_the_same_bytes() {
     let project = Project::new(&["one", "two"], 300_000, "compression = \"max\"");
+    let begin = Instant::now();
     succeeds(&mut project.build("first"));
+    let whole = begin.elapsed();
     let (first, store) = (project.zip("first"), project.home.cache().join("lbx"));
     let mut killed = 0;
     for number in 0..24u32 {
         forget(&store, number);
         let mut build = spawn(&mut project.build("killed"));
-        std::thread::sleep(Duration::from_millis(u64::from(number) * 9));
+        std::thread::sleep(whole * number / 32);
         killed += usize::from(build.try_wait().expect("a child").is_none());
         build.kill().expect("killed");
         build.wait().expect("an end");
         let again = run(&mut project.build("again"));
         assert_eq!(again.code, 0, "{}", again.stderr);
-        assert!(project.zip("again") == first, "after {} ms", number * 9);
+        assert!(project.zip("again") == first, "after {:?}", whole * number / 32);
     }
     assert!(killed > 4, "nearly all were faster than the kill");
     // Nothing is left of them that the next build does not sweep.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `examples` | each project of `examples/`: its zips, its report, its handlers imported in the sandbox |
 //! | `bytecode` | modules compiled by the image, beside sources and in their place |
+//! | `cache` | `lbx cache`: how much there is, what goes, what is damaged |
 //! | `checks` | what is checked before a zip is published, what is left to the runtime, what is stripped |
 //! | `commands` | `pull`, `--help`, `--quiet`, `--message-format json` |
 //! | `diff` | `lbx diff`: zips of ours, of others, and what is none |
@@ -33,6 +34,7 @@
 
 mod architectures;
 mod bytecode;
+mod cache;
 mod checks;
 mod commands;
 mod configuration;

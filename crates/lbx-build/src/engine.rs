@@ -1,6 +1,6 @@
 //! The flow: image, resolve, listing, archive, publish, and what runs beside what.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,6 +11,7 @@ use lbx_wheel::WheelStore;
 use tokio::runtime::Handle;
 
 use crate::archive::{self, Part};
+use crate::cache;
 use crate::cancel::Cancel;
 use crate::check::{self, Finding, Severity};
 use crate::dependencies::{Ahead, Parts};
@@ -19,6 +20,7 @@ use crate::event::{Event, Observer};
 use crate::index::Places;
 use crate::limits::Limits;
 use crate::locked::{self, SetLock};
+use crate::own::Before;
 use crate::project::{Project, Variable};
 use crate::publish::{self, Published};
 use crate::record::{Basis, Known, Start};
@@ -202,6 +204,7 @@ pub struct PullRequest<'a> {
 /// Brings an image into the store.
 pub async fn pull(request: &PullRequest<'_>) -> Result<Pulled, Error> {
     let store = Store::open(&request.host.cache_dir).map_err(Error::store)?;
+    let _hold = cache::hold(&request.host.cache_dir);
     let image = request.pull_into(&store).await?;
     let digest = image.index_digest.as_ref().unwrap_or(&image.manifest_digest);
     let name = format!("{}/{}", image.reference.registry(), image.reference.repository());
@@ -219,10 +222,12 @@ impl PullRequest<'_> {
             ..PullOptions::new(lbx_image::Platform::linux(self.arch.oci()))
         };
         let tell = |event| (self.observer)(Event::Image(event));
-        tokio::select! {
+        let image = tokio::select! {
             pulled = lbx_image::pull(store, &parsed, &options, &tell) => pulled.map_err(failed),
             () = self.cancel.cancelled() => Err(Error::Interrupted),
-        }
+        }?;
+        cache::note_image(store.root(), &image);
+        Ok(image)
     }
 }
 
@@ -370,6 +375,7 @@ fn build_in(workshop: &Arc<Workshop>, mut begun: Begun) -> Result<Outcome, Error
     let Published { stamps: published, replaced } = staging.publish(&context.options.destination, &report)?;
     // Large ones take their time to go.
     let removing = std::thread::spawn(move || drop(replaced));
+    note_used(context, &sets, &found);
     tree.map(Tree::publish).transpose()?;
     Known::load(&context.ground.host.cache_dir, &context.project, &context.options.destination)
         .keep(context, found, &published);
@@ -385,6 +391,16 @@ fn build_in(workshop: &Arc<Workshop>, mut begun: Begun) -> Result<Outcome, Error
     let basis = Basis::of(context, &sets, &report, published);
     let _ = removing.join();
     Ok(Outcome { report, basis })
+}
+
+/// Notes what of the store has been used.
+fn note_used(context: &Context, sets: &[ResolvedSet], found: &[(String, Before)]) {
+    let wheels = sets.iter().flat_map(|set| &set.wheels).map(|wheel| format!("wheel-{}", wheel.digest));
+    let parts = found.iter().filter_map(|(_, before)| Some(format!("part-{}", before.part.as_ref()?)));
+    let names: BTreeSet<String> = wheels.chain(parts).collect();
+    for name in names {
+        cache::note(&context.ground.host.cache_dir, &name);
+    }
 }
 
 /// Looks at all artifacts, and says what is wrong with them. It is an error where one will not work.

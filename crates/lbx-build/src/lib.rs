@@ -13,6 +13,7 @@ mod archive;
 mod base;
 mod builder;
 mod bytecode;
+pub mod cache;
 mod cancel;
 mod check;
 mod dependencies;

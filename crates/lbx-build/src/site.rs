@@ -1,5 +1,6 @@
 //! Where commands run, for builds and for sessions alike: the image, the store, and the way to isolate them.
 
+use std::fs::File;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use lbx_image::{Image, Scratch, Store};
 use lbx_plan::{Architecture, ImageChoice};
 use lbx_sandbox::{Backend, Chosen, Emulator, Machine, NoEmulation, Root, Spec};
 
+use crate::cache;
 use crate::cancel::Cancel;
 use crate::engine::{Host, PullRequest};
 use crate::error::Error;
@@ -22,6 +24,8 @@ pub(crate) struct Ground {
     pub(crate) cancel: Cancel,
     pub(crate) observer: Observer,
     pub(crate) store: Store,
+    /// Nothing is removed from the store while this is open.
+    _hold: Option<File>,
 }
 
 /// An image on a host, and all that is needed to run commands in it.
@@ -54,8 +58,9 @@ impl Ground {
         observer: &Observer,
     ) -> Result<Self, Error> {
         let store = Store::open(&host.cache_dir).map_err(Error::store)?;
+        let hold = cache::hold(&host.cache_dir);
         let (cancel, observer) = (cancel.clone(), Arc::clone(observer));
-        Ok(Self { choice, host, limits, cancel, observer, store })
+        Ok(Self { choice, host, limits, cancel, observer, store, _hold: hold })
     }
 
     pub(crate) fn tell(&self, event: Event) {

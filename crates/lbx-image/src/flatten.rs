@@ -28,9 +28,18 @@ pub fn flatten(store: &Store, image: &Image) -> Result<PathBuf, Error> {
     flatten_into(store, image).map_err(|error| error.in_store(store.root()))
 }
 
-fn flatten_into(store: &Store, image: &Image) -> Result<PathBuf, Error> {
+/// The name of an image's merged tree in the store's `flat/v1`, whether it is there or not.
+pub fn flat_name(image: &Image) -> String {
+    key(image).hex().to_owned()
+}
+
+fn key(image: &Image) -> Digest {
     let ids: Vec<&str> = image.layers.iter().map(|layer| layer.diff_id.as_str()).collect();
-    let key = Digest::of(ids.join("\n").as_bytes());
+    Digest::of(ids.join("\n").as_bytes())
+}
+
+fn flatten_into(store: &Store, image: &Image) -> Result<PathBuf, Error> {
+    let key = key(image);
     let finished = store.flat_path(&key).join("tree");
     if finished.is_dir() {
         return Ok(finished);

@@ -40,7 +40,7 @@ pub mod unpack;
 
 pub use self::error::{Cause, Error};
 pub use self::event::{Event, LayerSize, Origin};
-pub use self::flatten::{copy_tree, flatten};
+pub use self::flatten::{copy_tree, flat_name, flatten};
 pub use self::image::{Image, ImageConfig, Layer, Platform};
 pub use self::pull::{PullOptions, pull, pull_from};
 pub use self::reference::{Digest, Reference};

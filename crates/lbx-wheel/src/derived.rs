@@ -18,12 +18,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::index::{Bytes, Sink, Stamp};
 use crate::interrupt::GoOn;
-use crate::store::{WheelStore, stamp};
+use crate::store::{WheelStore, is_whole, stamp};
 use crate::wheel::{InstalledFile, OpenWheel};
 use crate::{Wheel, WheelError};
 
 /// The form, counted up whenever it or the meaning of its content changes.
 const HEADER: &[u8] = b"lbx derived 1\n";
+/// How the names of indexes end.
+const INDEX: &str = ".index";
 /// The most threads that make pieces.
 const THREADS: usize = 16;
 /// Finished pieces that wait to be written.
@@ -102,6 +104,42 @@ impl WheelStore {
         load(&data, &index)
     }
 
+    /// What of a wheel's folder in the store is not what it was: the folder itself, where the wheel is not; or what recipes
+    /// have made. All of it is read.
+    pub fn damaged(
+        &self,
+        folder: &Path,
+        go_on: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<PathBuf>, WheelError> {
+        if !is_whole(folder, GoOn(go_on))? {
+            return Ok(vec![folder.to_owned()]);
+        }
+        let mut damaged = Vec::new();
+        for entry in fs_err::read_dir(folder)? {
+            let data = entry?.path();
+            let name = data.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !name.starts_with("derived-") || name.ends_with(INDEX) {
+                continue;
+            }
+            let index = folder.join(format!("{name}{INDEX}"));
+            let Some(derived) = load(&data, &index)? else {
+                damaged.extend([data, index]);
+                continue;
+            };
+            for piece in derived.pieces.values() {
+                GoOn(go_on).check()?;
+                let is_same =
+                    derived.read(piece).is_ok_and(|bytes| Sha256::digest(&bytes)[..] == piece.sha256);
+                if !is_same {
+                    damaged.extend([data, index]);
+                    break;
+                }
+            }
+        }
+        damaged.retain(|path| path.exists());
+        Ok(damaged)
+    }
+
     /// What `recipe` makes of the files of a wheel: as it is kept, or made by `make`, which is called for each file, from
     /// several threads, with a state of each thread's own. The name of the recipe says all that it follows from beside the
     /// wheel; it is of letters, digits, `.`, `-` and `_`.
@@ -135,7 +173,7 @@ impl WheelStore {
 /// Where the pieces are kept, and what says where each is.
 fn paths(wheel: &Wheel, recipe: &str) -> [PathBuf; 2] {
     let directory = wheel.path().parent().unwrap_or(Path::new("/"));
-    [format!("derived-{recipe}"), format!("derived-{recipe}.index")].map(|name| directory.join(name))
+    [format!("derived-{recipe}"), format!("derived-{recipe}{INDEX}")].map(|name| directory.join(name))
 }
 
 /// Makes the pieces of all files, the largest first, and writes them as they come: where each is is nobody's business.

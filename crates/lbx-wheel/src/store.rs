@@ -369,6 +369,20 @@ impl Index {
     }
 }
 
+/// Whether a folder of the store has the wheel that it is named after, and what belongs to it, by reading them.
+pub(crate) fn is_whole(folder: &Path, go_on: GoOn<'_>) -> Result<bool, WheelError> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let Ok(digest) = name.parse::<Digest>() else { return Ok(true) };
+    match load(folder, digest)? {
+        Some(wheel) => is_intact(&wheel, go_on),
+        // Without its index, it is looked at again when it is wanted.
+        None => match find_wheel(folder)? {
+            Some((path, _)) => has_digest(fs_err::File::open(path)?.file(), digest, go_on),
+            None => Ok(false),
+        },
+    }
+}
+
 /// Whether the stored files have their digests, by reading them.
 fn is_intact(wheel: &Wheel, go_on: GoOn<'_>) -> Result<bool, WheelError> {
     let has = |path: &Path, digest: Digest| match fs_err::File::open(path) {

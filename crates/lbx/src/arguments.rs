@@ -52,6 +52,8 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Say why something is in a zip or is not, and how large it is.
     Explain(Box<Explain>),
+    /// Look after the store: how much is in it, remove what is old, find what is damaged.
+    Cache(Cache),
     /// Find out whether this host can build, and if not, why and what to do.
     Doctor(Doctor),
     /// Print the JSON schema of lbx.toml.
@@ -240,6 +242,45 @@ pub(crate) struct Explain {
     pub(crate) out_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) place: Place,
+}
+
+/// `lbx cache`.
+#[derive(Debug, Args)]
+pub(crate) struct Cache {
+    #[command(subcommand)]
+    pub(crate) command: CacheCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Say how much is in the store, by kind.
+    Du,
+    /// Remove what was not used for longest: what is older than 30 days, unless something else is said.
+    Gc(Collect),
+    /// Read all that has a digest, and remove what is not what it was. The exit code is 1 when something was damaged.
+    Verify(Verify),
+}
+
+/// `lbx cache gc`.
+#[derive(Debug, Args)]
+pub(crate) struct Collect {
+    /// Remove until no more than this is left, such as 5GB.
+    #[arg(long, value_name = "SIZE", value_parser = crate::limits::size)]
+    pub(crate) max_size: Option<u64>,
+    /// Remove what was not used for so many days.
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) older_than: Option<u64>,
+    /// Only say what would go.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `lbx cache verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Only say what is damaged.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `lbx doctor`.

@@ -1,6 +1,7 @@
 //! One module a command.
 
 pub(crate) mod build;
+pub(crate) mod cache;
 pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod explain;

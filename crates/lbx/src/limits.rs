@@ -93,7 +93,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A number and its unit of bytes, the same units that sizes are shown in.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let expected = || "expected a number with kB, MB, GB or TB behind it, such as 2GB".to_owned();
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(2)).ok_or_else(expected)?;
     let bytes: u64 = match unit {

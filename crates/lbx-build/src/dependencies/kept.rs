@@ -109,6 +109,16 @@ impl Kept {
         Ok(Part { key: self.key(), about: sheet.about, prefix, bytes: Some(bytes) })
     }
 
+    /// Whether it has the bytes that it says, by reading them.
+    pub(super) fn is_intact(&self) -> Result<bool, Error> {
+        let (Some(text), Some(bytes)) =
+            (present(fs_err::read(self.sheet()))?, present(open_file(&self.bytes()))?)
+        else {
+            return Ok(false);
+        };
+        decode(&text).map_or(Ok(false), |(prefix, _)| has_hash(&bytes, &prefix))
+    }
+
     fn write_sheet(&self, prefix: &Prefix, sheet: &Sheet) -> Result<(), Error> {
         let mut new = tempfile::NamedTempFile::new_in(&self.folder)?;
         new.write_all(&encode(prefix, sheet))?;

@@ -139,6 +139,11 @@ fn folder(store: &Path, key: &str) -> PathBuf {
     store.join("parts/v1").join(key)
 }
 
+/// Whether a part has the bytes that it says, by reading them.
+pub(crate) fn is_intact(folder: &Path) -> Result<bool, Error> {
+    Kept { folder: folder.to_owned() }.is_intact()
+}
+
 /// The parts that this process has, by key.
 #[derive(Debug, Default)]
 pub(crate) struct Parts(Mutex<HashMap<String, Place>>);

@@ -86,6 +86,10 @@ impl Error {
                     .to_owned(),
             ),
             Self::TreeNotOurs { .. } => Some("name a folder that is empty or not there".to_owned()),
+            Self::StoreInUse { .. } => Some("wait until builds, `lbx run` and `lbx shell` have ended".to_owned()),
+            Self::StoreLock { .. } => {
+                Some("its file system may have no locks: keep the store on a local disk".to_owned())
+            }
             Self::NotBuilt { .. } => Some("build first: lbx build".to_owned()),
             Self::Bytecode(_) => Some("set `bytecode = false`, or take another image".to_owned()),
             Self::ForeignCpu { arch, .. } => Some(format!(

@@ -188,6 +188,20 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// Builds run that use the store.
+    #[error("the store {} is in use", path.display())]
+    StoreInUse {
+        /// The store.
+        path: PathBuf,
+    },
+    /// Whether builds run that use the store cannot be found out.
+    #[error("cannot lock the store {}", path.display())]
+    StoreLock {
+        /// The store.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// There is no bytecode.
     #[error(transparent)]
     Bytecode(Box<BytecodeError>),
@@ -675,6 +689,8 @@ impl Error {
             | Self::Empty { .. } => ErrorKind::Artifact,
             Self::Checks { .. } => ErrorKind::Checks,
             Self::Output(_)
+            | Self::StoreInUse { .. }
+            | Self::StoreLock { .. }
             | Self::Archive { .. }
             | Self::Zip(_)
             | Self::Io(_)

@@ -365,7 +365,7 @@ fn build_in(workshop: &Arc<Workshop>, mut begun: Begun) -> Result<Outcome, Error
         build_artifact(workshop, &sets, (&staging, begun.take(index)), index, artifact)
     })?;
     context.ground.cancel.check()?;
-    let built = check_all(context, built)?;
+    let built = check_all(workshop, &staging, built)?;
     let (artifacts, found): (Vec<_>, Vec<_>) =
         built.into_iter().map(|built| (built.report.clone(), (built.report.name, built.after))).unzip();
     let report = Report::new(context, workshop.opened(), &sets, artifacts);
@@ -404,7 +404,12 @@ fn note_used(context: &Context, sets: &[ResolvedSet], found: &[(String, Before)]
 }
 
 /// Looks at all artifacts, and says what is wrong with them. It is an error where one will not work.
-fn check_all(context: &Context, mut built: Vec<archive::Built>) -> Result<Vec<archive::Built>, Error> {
+fn check_all(
+    workshop: &Workshop,
+    staging: &publish::Staging,
+    mut built: Vec<archive::Built>,
+) -> Result<Vec<archive::Built>, Error> {
+    let context = workshop.context();
     let plan = &context.plan;
     let target = check::Target { runtime: &plan.runtime, arch: plan.arch, libraries: &[] };
     let subjects: Vec<check::Subject<'_>> = built.iter().map(archive::Built::subject).collect();
@@ -416,6 +421,7 @@ fn check_all(context: &Context, mut built: Vec<archive::Built>) -> Result<Vec<ar
         let mut findings = check::check(&subjects[index], layers.as_deref(), &target);
         findings.retain(|finding| !is_accepted(finding));
         findings.extend(check::of_the_sdk(built[index].report.runtime_provided.as_ref()));
+        findings.extend(check::import(workshop, artifact, staging)?);
         Ok(findings)
     })?;
     drop(subjects);

@@ -6,6 +6,7 @@
 mod elf;
 mod facts;
 mod files;
+mod import;
 mod limits;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use lbx_plan::prune::{Decision, Set};
 use serde::Serialize;
 
 pub(crate) use self::facts::{ElfFacts, FACTS, Facts, LARGEST, has_facts, look};
+pub(crate) use self::import::import;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -40,6 +42,8 @@ pub enum Check {
     Secrets,
     /// What is left to the runtime.
     Runtime,
+    /// The import of the handler.
+    Import,
 }
 
 /// Something that is wrong.
@@ -57,11 +61,13 @@ pub struct Finding {
     pub message: String,
     /// What can be done about it.
     pub hint: Option<String>,
+    /// More of it, in lines, such as a traceback.
+    pub details: Option<String>,
 }
 
 impl Finding {
     fn new(severity: Severity, check: Check, message: String) -> Self {
-        Self { severity, check, path: None, owner: None, message, hint: None }
+        Self { severity, check, path: None, owner: None, message, hint: None, details: None }
     }
 
     fn about(self, file: &File<'_>) -> Self {

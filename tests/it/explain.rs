@@ -54,6 +54,23 @@ fn what_is_in_a_zip_and_what_is_not_is_explained() {
     project.fails(&["one"], 3, not_built);
     succeeds(&mut command(home, "build", &image, &index));
 
+    // The report has the same numbers.
+    let report = fs_err::read(home.project().join("dist/report.json")).expect("a report");
+    let report: serde_json::Value = serde_json::from_slice(&report).expect("JSON");
+    assert_eq!(report["version"], 1);
+    let app = &report["artifacts"][0];
+    let docs = serde_json::json!({"files": 1, "size": 4});
+    assert_eq!(
+        (&app["left_out_by_rule"]["docs"], &app["left_out_by_rule"]["tests"]),
+        (&docs, &serde_json::Value::Null)
+    );
+    let sum = |key: &str| -> u64 {
+        app["wheels"].as_array().expect("wheels").iter().filter_map(|wheel| wheel["kept"][key].as_u64()).sum()
+    };
+    // Of own files there are a module and its bytecode.
+    assert_eq!(Some(sum("files") + 2), app["files"].as_u64());
+    assert!(sum("size") > 500 && Some(sum("size")) < app["unpacked_size"].as_u64());
+
     let ran = project.explain(&["Two"]);
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert!(lines[0].starts_with("two 2.0 in app: 10 files, "), "{}", ran.stdout);

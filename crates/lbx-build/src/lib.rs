@@ -64,6 +64,8 @@ pub use listing::LeftOut;
 pub use lock::{LockWritten, Upgrade, lock};
 pub use project::{Project, Variable};
 pub use record::{Basis, Start, Unchanged, remember, unchanged};
-pub use report::{ArtifactReport, BuiltReport, ImageReport, Report, SetReport, TakenReport, WheelReport};
+pub use report::{
+    ArtifactReport, BuiltReport, ImageReport, Report, SetReport, Sum, TakenReport, WheelReport,
+};
 pub use session::{Link, Program, Session, SessionEnd, run};
 pub use vendor::{Vendored, vendor};

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lbx_archive::Written;
 use lbx_index::Taken;
-use lbx_plan::prune::Decision;
+use lbx_plan::prune::{Decision, Rule};
 use lbx_plan::{Artifact, DependencySet, Kind};
 use lbx_sandbox::{Backend, Claims, Level};
 use lbx_wheel::Wheel;
@@ -20,9 +20,14 @@ use crate::engine::Context;
 use crate::listing::LeftOut;
 use crate::resolve::ResolvedSet;
 
+/// The version of the report's form.
+const VERSION: u32 = 1;
+
 /// What a build made.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
+    /// The version of this form: it counts up when a field goes or means something else, and not when one is added.
+    pub version: u32,
     /// The version of lbx.
     pub lbx: &'static str,
     /// The Lambda runtime.
@@ -143,10 +148,36 @@ pub struct ArtifactReport {
     pub wheels: Vec<WheelReport>,
     /// What was left out, and by which rule.
     pub left_out: Vec<LeftOut>,
+    /// How much that is, by rule.
+    pub left_out_by_rule: BTreeMap<Rule, Sum>,
     /// Whether the AWS SDK was left to the runtime, if that was asked, with both versions.
     pub runtime_provided: Option<Decision>,
     /// What the checks found, the worst first.
     pub findings: Vec<Finding>,
+}
+
+/// How many files, and how large they are together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sum {
+    /// The number of files; a folder that was not even read is one.
+    pub files: usize,
+    /// Their size in bytes, once unpacked.
+    pub size: u64,
+}
+
+impl Sum {
+    pub(crate) fn add(&mut self, size: u64) {
+        self.files += 1;
+        self.size += size;
+    }
+}
+
+fn by_rule(left_out: &[LeftOut]) -> BTreeMap<Rule, Sum> {
+    let mut sums: BTreeMap<Rule, Sum> = BTreeMap::new();
+    for left in left_out {
+        sums.entry(left.rule).or_default().add(left.size);
+    }
+    sums
 }
 
 /// One wheel of an artifact.
@@ -160,6 +191,10 @@ pub struct WheelReport {
     pub file: String,
     /// SHA-256 of the wheel, in hexadecimal.
     pub sha256: String,
+    /// What of it is in the artifact.
+    pub kept: Sum,
+    /// The same as it is in the zip. Bytes.
+    pub packed_size: u64,
 }
 
 impl Report {
@@ -171,6 +206,7 @@ impl Report {
     ) -> Self {
         let sets = context.plan.sets.iter().zip(sets);
         Self {
+            version: VERSION,
             lbx: env!("CARGO_PKG_VERSION"),
             runtime: context.plan.runtime.runtime.clone(),
             arch: context.plan.arch.lambda(),
@@ -236,6 +272,7 @@ impl ArtifactReport {
             handler: artifact.handler.clone(),
             layers: artifact.layers.clone(),
             wheels,
+            left_out_by_rule: by_rule(&left_out),
             left_out,
             runtime_provided: None,
             findings: Vec::new(),
@@ -275,12 +312,15 @@ fn built_report(built: &Built) -> BuiltReport {
     }
 }
 
+/// What a wheel is. What of it is kept is counted by whoever packs it.
 pub(crate) fn wheel_report(wheel: &Wheel) -> WheelReport {
     WheelReport {
         name: wheel.metadata.name.clone(),
         version: wheel.metadata.version.clone(),
         file: wheel.filename.to_string(),
         sha256: wheel.digest.to_string(),
+        kept: Sum::default(),
+        packed_size: 0,
     }
 }
 

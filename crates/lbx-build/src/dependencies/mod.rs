@@ -33,7 +33,7 @@ use crate::report::{WheelReport, wheel_report};
 use crate::site::Ground;
 
 /// The form of what is kept, counted up whenever it or the meaning of its content changes: the rules, too.
-const FORM: &str = "lbx part 2";
+const FORM: &str = "lbx part 3";
 
 /// All that the dependency part of a zip follows from.
 pub(crate) struct Ingredients<'i> {
@@ -304,6 +304,9 @@ impl Ingredients<'_> {
             let sha256 = form.piece_of(self.compiler, &item, file).map(|(_, piece)| piece.sha256);
             let distribution = normalize_name(&wheel.metadata.name);
             let origin = Origin::Wheel { distribution: &distribution, script: is_script(file) };
+            let report = &mut about.wheels[item.wheel];
+            report.kept.add(entry.packed.size);
+            report.packed_size += entry.packed.compressed_size;
             about.files.push(PartFile {
                 offered: policy.offered(&file.path, origin),
                 facts: form.facts.get(&file.path).filter(|_| !item.is_bytecode).cloned(),

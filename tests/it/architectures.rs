@@ -2,12 +2,11 @@
 
 use std::process::Command;
 
-use lbx_testkit::command::{Home, run};
+use lbx_testkit::command::{Home, run, stable_report};
 use lbx_testkit::images::sha256;
 use lbx_testkit::stub::Stub;
 use lbx_testkit::wheels::{Wheel, sdist};
 use lbx_testkit::{index, standin};
-use serde_json::Value;
 
 use crate::sources::{BACKEND, pyproject};
 use crate::support::{image, lbx, lbx_shared, nothing_left, same};
@@ -49,7 +48,7 @@ fn succeeds(command: &mut Command) -> String {
 /// The wheels of a zip, from the report in a folder of `dist`.
 fn wheels(home: &Home, folder: &str) -> Vec<String> {
     let path = home.project().join("dist").join(folder).join("report.json");
-    let report: Value = serde_json::from_str(&fs_err::read_to_string(path).expect("a report")).expect("JSON");
+    let report = stable_report(&path);
     let wheels = report["artifacts"][0]["wheels"].as_array().expect("wheels");
     wheels.iter().map(|wheel| wheel["file"].as_str().expect("a name").to_owned()).collect()
 }

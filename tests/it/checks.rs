@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use lbx_testkit::command::{Home, run, succeed};
+use lbx_testkit::command::{Home, run, stable_report, succeed};
 use lbx_testkit::stub::Stub;
 use lbx_testkit::wheels::Wheel;
 use serde_json::Value;
@@ -25,8 +25,7 @@ fn project(requirements: &str, more: &str) -> Home {
 }
 
 fn report(home: &Home) -> Value {
-    let text = fs_err::read_to_string(home.project().join("dist/report.json")).expect("a report");
-    serde_json::from_str(&text).expect("JSON")
+    stable_report(&home.project().join("dist/report.json"))
 }
 
 fn names(home: &Home) -> String {

@@ -58,7 +58,7 @@ fn what_is_in_a_zip_and_what_is_not_is_explained() {
     let report = fs_err::read(home.project().join("dist/report.json")).expect("a report");
     let report: serde_json::Value = serde_json::from_slice(&report).expect("JSON");
     assert_eq!(report["version"], 1);
-    let app = &report["artifacts"][0];
+    let app = &report["stable"]["artifacts"][0];
     let docs = serde_json::json!({"files": 1, "size": 4});
     assert_eq!(
         (&app["left_out_by_rule"]["docs"], &app["left_out_by_rule"]["tests"]),

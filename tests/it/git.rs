@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lbx_testkit::command::{Home, files_below, run};
+use lbx_testkit::command::{Home, files_below, run, stable_report};
 use lbx_testkit::git::{self, Repository, Sshd};
 use lbx_testkit::stub::Stub;
 
@@ -122,8 +122,7 @@ fn a_repository_is_built_at_a_tag_a_branch_a_commit_and_by_default() {
         command.env("LBX_CACHE_DIR", store.cache());
         succeeds(&mut command);
         assert_eq!(packed(&home, "one.py"), format!("VERSION = '{version}'"), "{ending}");
-        let report = fs_err::read_to_string(home.project().join("dist/report.json")).unwrap();
-        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        let report = stable_report(&home.project().join("dist/report.json"));
         let source = report["dependencies"][0]["built"][0]["source"].as_str().unwrap_or_default();
         let (address, commit) = source.rsplit_once('@').expect("a commit");
         assert_eq!((address, commit.len()), (url.as_str(), 40), "{report}");

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use lbx_testkit::command::{Home, files_below, run};
+use lbx_testkit::command::{Home, files_below, run, stable_report};
 use lbx_testkit::index;
 use lbx_testkit::pypiserver::PypiServer;
 use lbx_testkit::stub::{Reply, Stub};
@@ -80,8 +80,7 @@ fn with_login(stub: &Stub) -> String {
 }
 
 fn report(home: &Home) -> Value {
-    let text = fs_err::read_to_string(home.project().join("dist/report.json")).expect("a report");
-    serde_json::from_str(&text).expect("JSON")
+    stable_report(&home.project().join("dist/report.json"))
 }
 
 /// The files that were taken, by name.

@@ -23,6 +23,7 @@
 //! | `keys` | by what things are kept: which input makes another, and what makes none |
 //! | `indexes` | package indexes: logins, options, addresses, what is refused |
 //! | `prune` | what is left out, and that real packages work without it |
+//! | `report` | `report.json`: its schema, its sums, what was measured |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
 //! | `session` | `run` and `shell`: exit codes, streams, signals, the terminal |
 //! | `survival` | what is kept, after kills, of many builds at once, and on a full disk |
@@ -55,6 +56,7 @@ mod locks;
 mod offline;
 mod packages;
 mod prune;
+mod report;
 mod requirements;
 mod session;
 mod sources;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use lbx_testkit::command::{Home, Ran, run};
+use lbx_testkit::command::{Home, Ran, run, stable_report};
 use lbx_testkit::debian::{self, Package, SOURCES};
 use lbx_testkit::images::{Layer, Tar};
 use lbx_testkit::standin;
@@ -76,8 +76,7 @@ fn succeeds(command: &mut Command) -> Ran {
 }
 
 fn built(home: &Home) -> Value {
-    let text = fs_err::read_to_string(home.project().join("dist/report.json")).expect("a report");
-    let mut report: Value = serde_json::from_str(&text).expect("JSON");
+    let mut report = stable_report(&home.project().join("dist/report.json"));
     report["dependencies"][0]["built"][0].take()
 }
 

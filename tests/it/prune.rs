@@ -8,13 +8,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lbx_testkit::command::{Home, run};
+use lbx_testkit::command::{Home, run, stable_report};
 use lbx_testkit::images::sha256;
 use lbx_testkit::index;
 use lbx_testkit::standin::must_run;
 use lbx_testkit::stub::Stub;
 use lbx_testkit::wheels::Wheel;
-use serde_json::Value;
 
 use crate::support::{HEAD, lbx};
 
@@ -84,13 +83,15 @@ fn build(home: &Home, index: &Stub) -> PathBuf {
 
 /// Bytes left out, by rule.
 fn left_out(home: &Home) -> BTreeMap<String, u64> {
-    let text = fs_err::read_to_string(home.project().join("dist/report.json")).expect("a report");
-    let report: Value = serde_json::from_str(&text).expect("JSON");
+    let report = stable_report(&home.project().join("dist/report.json"));
     let mut sums = BTreeMap::new();
     for one in report["artifacts"][0]["left_out"].as_array().expect("a list") {
         let rule = one["rule"].as_str().expect("a name").to_owned();
         *sums.entry(rule).or_default() += one["size"].as_u64().expect("a size");
     }
+    let said = report["artifacts"][0]["left_out_by_rule"].as_object().expect("sums");
+    assert_eq!(said.len(), sums.len());
+    assert!(said.iter().all(|(rule, sum)| sum["size"] == sums[rule]), "{said:?}");
     sums
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lbx_testkit::command::{Home, run};
+use lbx_testkit::command::{Home, run, stable_report};
 use lbx_testkit::images::{Layer, Tar};
 use lbx_testkit::stub::Stub;
 use lbx_testkit::wheels::{Wheel, sdist};
@@ -88,8 +88,7 @@ fn fails(command: &mut Command) -> String {
 }
 
 fn report(home: &Home) -> Value {
-    let text = fs_err::read_to_string(home.project().join("app/dist/report.json")).expect("a report");
-    serde_json::from_str(&text).expect("JSON")
+    stable_report(&home.project().join("app/dist/report.json"))
 }
 
 /// What was built for the one set.

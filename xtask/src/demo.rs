@@ -89,7 +89,7 @@ fn build(lbx: &Path, example: &Path, image: &str) -> Result<Vec<String>> {
     }
     process::run(&mut command)?;
     let report: Value = serde_json::from_str(&fs_err::read_to_string(out.join("report.json"))?)?;
-    let artifacts = report["artifacts"].as_array().cloned().unwrap_or_default();
+    let artifacts = report["stable"]["artifacts"].as_array().cloned().unwrap_or_default();
     artifacts.iter().map(|artifact| describe(&out, artifact)).collect()
 }
 

@@ -17,7 +17,7 @@ use crate::{Result, check, debs, image, kernel, process, provision, serve, unpri
 const ALSO_AS_ROOT: [&str; 4] = ["it", "matrix", "repro", "sandbox"];
 
 /// Of these, what is the same whoever runs it: it starts no sandbox, or looks at what comes after it.
-const NOT_AS_ROOT: [&str; 13] = [
+const NOT_AS_ROOT: [&str; 14] = [
     "cache::",
     "checks::",
     "configuration::",
@@ -28,6 +28,7 @@ const NOT_AS_ROOT: [&str; 13] = [
     "keys::",
     "locks::",
     "prune::",
+    "report::",
     "requirements::",
     "survival::",
     "vendor::",

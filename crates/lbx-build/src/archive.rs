@@ -19,7 +19,7 @@ use crate::own::{Before, Own, OwnFile, Packet};
 use crate::pack::{Content, Means, Wanted, pack};
 use crate::project::Project;
 use crate::publish::Staging;
-use crate::report::{ArtifactReport, Made};
+use crate::report::{ArtifactReport, Made, Sum};
 use crate::resolve::{ResolvedSet, image_error};
 use crate::source::{self, SourceFile, SourceTree};
 use crate::stamp::Stamp;
@@ -217,18 +217,21 @@ impl Built {
         (facts, recipe): (Vec<Option<Facts>>, String),
     ) -> Self {
         let mut after = Before { recipe, part: dependencies.key.clone(), ..Before::default() };
-        let mut unpacked_size = dependencies.about.unpacked_size;
+        let (mut kept, mut own_packed_size) = (Sum::default(), 0);
         for (((path, file), place), facts) in own.files.iter().zip(&tail.entries).zip(facts) {
             let stamp = Some(file.file.stamp).filter(|stamp| context.options.start.is_after(stamp));
             after.files.insert(path.clone(), Packet::new(file, stamp, *place, facts));
-            unpacked_size += place.1.size;
+            kept.add(place.1.size);
+            own_packed_size += place.1.compressed_size;
         }
         let files = dependencies.about.files.len() + own.files.len();
         let mut left_out = dependencies.about.left_out.clone();
         left_out.extend(own.left_out);
         left_out.sort();
         let wheels = dependencies.about.wheels.clone();
-        let made = Made { written: tail.written, files, unpacked_size, wheels, left_out };
+        let unpacked_size = dependencies.about.unpacked_size + kept.size;
+        let (written, own) = (tail.written, kept);
+        let made = Made { written, files, unpacked_size, own, own_packed_size, wheels, left_out };
         Self { report: ArtifactReport::new(context, artifact, made), after, dependencies }
     }
 
@@ -281,6 +284,8 @@ fn write(
         .filter(|(_, packet)| packet.is_none())
         .map(|(own, _)| own.wanted())
         .collect();
+    context.own_files.make(wanted.len());
+    context.own_files.reuse(packets.len() - wanted.len());
     let prefix = dependencies.prefix().with_executable(&own.made_executable);
     let scratch = staging_folder(context);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -20,6 +20,7 @@ use crate::event::{Event, Observer};
 use crate::index::Places;
 use crate::limits::Limits;
 use crate::locked::{self, SetLock};
+use crate::measure::{Count, Laps};
 use crate::own::Before;
 use crate::project::{Project, Variable};
 use crate::publish::{self, Published};
@@ -162,6 +163,8 @@ pub(crate) struct Context {
     pub(crate) dependencies: Parts,
     /// What the build before this one has found out.
     pub(crate) known: Known,
+    /// The files of the user's own that are in zips: copied from the zips before, and compressed.
+    pub(crate) own_files: Count,
 }
 
 /// What came of a build.
@@ -245,6 +248,7 @@ pub async fn build(
     cancel: &Cancel,
     observer: &Observer,
 ) -> Result<Outcome, Error> {
+    let mut laps = Laps::begin();
     let from = options.from.clone();
     let begun = Begun::new(&project, &plan, &host, &options);
     let workshop = prepare(project, plan, host, options, cancel, observer)?;
@@ -256,11 +260,13 @@ pub async fn build(
         });
         work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     }
+    laps.end(|seconds| &mut seconds.prepare);
     if !workshop.context().is_locked() {
         workshop.open().await?;
+        laps.end(|seconds| &mut seconds.image);
     }
     // Everything from here on blocks: processes, files, hashing. It has threads of its own.
-    let work = tokio::task::spawn_blocking(move || build_in(&workshop, begun));
+    let work = tokio::task::spawn_blocking(move || build_in(&workshop, begun, laps));
     work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
 }
 
@@ -290,9 +296,19 @@ pub(crate) fn prepare(
     let wheels = WheelStore::open(&cache_dir.join("wheels"))
         .map_err(|source| Error::WheelStore(Box::new(source)).in_store(cache_dir, "wheels"))?;
     let known = Known::load(cache_dir, &project, &options.destination);
-    let (ground, dependencies) = (Arc::new(ground), Parts::default());
-    let context =
-        Context { project, plan, options, ground, build_arch, wheels, parts, locks, dependencies, known };
+    let context = Context {
+        project,
+        plan,
+        options,
+        ground: Arc::new(ground),
+        build_arch,
+        wheels,
+        parts,
+        locks,
+        dependencies: Parts::default(),
+        known,
+        own_files: Count::default(),
+    };
     Ok(Workshop::new(Arc::new(context), places, Handle::current()))
 }
 
@@ -353,22 +369,25 @@ impl Begun {
     }
 }
 
-fn build_in(workshop: &Arc<Workshop>, mut begun: Begun) -> Result<Outcome, Error> {
+fn build_in(workshop: &Arc<Workshop>, mut begun: Begun, mut laps: Laps) -> Result<Outcome, Error> {
     let context = workshop.context();
     let sets = parallel(context, &context.plan.sets, |index, set| match &context.locks[index].locked {
         Some(locked) => locked::run(workshop, index, locked),
         None => resolve_unlocked(workshop, index, set),
     })?;
+    laps.end(|seconds| &mut seconds.resolve);
     let staging = begun.staging.take();
     let staging = staging.map_or_else(|| publish::Staging::new(context.options.destination.folder()), Ok)?;
     let built = parallel(context, &context.plan.artifacts, |index, artifact| {
         build_artifact(workshop, &sets, (&staging, begun.take(index)), index, artifact)
     })?;
     context.ground.cancel.check()?;
+    laps.end(|seconds| &mut seconds.package);
     let built = check_all(workshop, &staging, built)?;
+    laps.end(|seconds| &mut seconds.check);
     let (artifacts, found): (Vec<_>, Vec<_>) =
         built.into_iter().map(|built| (built.report.clone(), (built.report.name, built.after))).unzip();
-    let report = Report::new(context, workshop.opened(), &sets, artifacts);
+    let report = Report::new(context, workshop.opened(), &sets, artifacts, &laps);
     let tree = context.options.tree.as_ref().zip(context.plan.artifacts.first());
     let tree =
         tree.map(|(place, artifact)| Tree::make(context, &staging, &artifact.name, place)).transpose()?;
@@ -379,7 +398,7 @@ fn build_in(workshop: &Arc<Workshop>, mut begun: Begun) -> Result<Outcome, Error
     tree.map(Tree::publish).transpose()?;
     Known::load(&context.ground.host.cache_dir, &context.project, &context.options.destination)
         .keep(context, found, &published);
-    for (index, artifact) in report.artifacts.iter().enumerate() {
+    for (index, artifact) in report.stable.artifacts.iter().enumerate() {
         let path = context.options.destination.zip(&artifact.name);
         context.ground.tell(Event::ArtifactFinished {
             artifact: index,

@@ -127,6 +127,11 @@ pub struct Files {
 
 /// What is read of a report.
 #[derive(Deserialize)]
+struct ReportFile {
+    stable: Reported,
+}
+
+#[derive(Deserialize)]
 struct Reported {
     artifacts: Vec<ReportedArtifact>,
 }
@@ -188,8 +193,8 @@ pub fn explain(
 
 fn read(path: &Path) -> Result<Reported, Error> {
     let text = fs_err::read(path).map_err(|_| not_built(path))?;
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|_| not_built(path))?;
-    serde_json::from_value(value.get("stable").cloned().unwrap_or(value)).map_err(|_| not_built(path))
+    let file: ReportFile = serde_json::from_slice(&text).map_err(|_| not_built(path))?;
+    Ok(file.stable)
 }
 
 fn not_built(path: &Path) -> Error {

@@ -3,7 +3,7 @@
 //! [`Project`] reads what the user wrote, [`lbx_plan::Plan`] says what it means, and [`build`] does it:
 //! the image, pip in the sandbox once per dependency set, and one zip per artifact, published by
 //! rename. What happens meanwhile is told to an [`Observer`]; nothing here prints, asks the environment
-//! or looks at the clock. A [`Cancel`] stops a build at any point and leaves nothing behind.
+//! or what time it is. A [`Cancel`] stops a build at any point and leaves nothing behind.
 //!
 //! [`diff()`] says in what two zips differ.
 //!
@@ -28,6 +28,7 @@ mod limits;
 mod listing;
 mod lock;
 mod locked;
+mod measure;
 mod own;
 mod pack;
 mod pip;
@@ -62,10 +63,11 @@ pub use lbx_image::ProxyOptions;
 pub use limits::{Breach, Limits, TimeLimits, bytes};
 pub use listing::LeftOut;
 pub use lock::{LockWritten, Upgrade, lock};
+pub use measure::{CacheReport, Measured, Reuse, SandboxReport, Seconds};
 pub use project::{Project, Variable};
 pub use record::{Basis, Start, Unchanged, remember, unchanged};
 pub use report::{
-    ArtifactReport, BuiltReport, ImageReport, Report, SetReport, Sum, TakenReport, WheelReport,
+    ArtifactReport, BuiltReport, ImageReport, Report, SetReport, Stable, Sum, TakenReport, WheelReport,
 };
 pub use session::{Link, Program, Session, SessionEnd, run};
 pub use vendor::{Vendored, vendor};

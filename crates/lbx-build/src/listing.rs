@@ -9,6 +9,7 @@ use std::collections::btree_map::Entry as MapEntry;
 use std::sync::Arc;
 
 use lbx_plan::prune::Rule;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -35,7 +36,7 @@ pub(crate) struct Item {
 }
 
 /// Something that an artifact leaves out.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct LeftOut {
     /// Its path in the zip, had it been kept; a folder that was not even read ends in `/`.
     pub path: String,

@@ -177,7 +177,7 @@ impl Basis {
         }
         let mut files = files(context);
         if let Some(files) = &mut files {
-            files.findings = report.artifacts.iter().map(|artifact| artifact.findings.len()).sum();
+            files.findings = report.stable.artifacts.iter().map(|artifact| artifact.findings.len()).sum();
             let text = |(path, stamp): (PathBuf, Stamp)| Some((path.to_str()?.to_owned(), stamp));
             files.made = published.into_iter().filter_map(text).collect();
         }

@@ -1,5 +1,5 @@
-//! What was built, for machines and for people: `report.json`. It follows from the inputs alone, as the
-//! zips do: no time, no host, no absolute path.
+//! What was built, for machines and for people: `report.json`. Its stable part follows from the inputs alone, as the
+//! zips do: no time, no host, no absolute path. What was measured is beside it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,8 +7,8 @@ use lbx_archive::Written;
 use lbx_index::Taken;
 use lbx_plan::prune::{Decision, Rule};
 use lbx_plan::{Artifact, DependencySet, Kind};
-use lbx_sandbox::{Backend, Claims, Level};
 use lbx_wheel::Wheel;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,16 +18,27 @@ use crate::builder::{Builder, Built};
 use crate::check::Finding;
 use crate::engine::Context;
 use crate::listing::LeftOut;
+use crate::measure::{self, CacheReport, Laps, Measured, SandboxReport};
 use crate::resolve::ResolvedSet;
 
-/// The version of the report's form.
+/// The form of `report.json`, counted up when something in it is removed, renamed or means something else.
 const VERSION: u32 = 1;
 
-/// What a build made.
-#[derive(Clone, Debug, Serialize)]
+/// What a build made: `report.json`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(title = "report.json")]
 pub struct Report {
-    /// The version of this form: it counts up when a field goes or means something else, and not when one is added.
+    /// The form of this file, counted up when something in it is removed, renamed or means something else.
     pub version: u32,
+    /// What follows from the inputs alone: the same bytes wherever and whenever they are built.
+    pub stable: Stable,
+    /// What was measured, or depends on the host.
+    pub measured: Measured,
+}
+
+/// What follows from the inputs alone.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Stable {
     /// The version of lbx.
     pub lbx: &'static str,
     /// The Lambda runtime.
@@ -36,8 +47,6 @@ pub struct Report {
     pub arch: &'static str,
     /// What it was built in; none when everything was locked and nothing had to be built.
     pub image: Option<ImageReport>,
-    /// How the image's programs and all build code were isolated, if any ran. No byte of an artifact depends on it.
-    pub sandbox: Option<SandboxReport>,
     /// What compressed the files that did not come from wheels.
     pub compressor: &'static str,
     /// The sets of dependencies, and where they came from.
@@ -47,7 +56,7 @@ pub struct Report {
 }
 
 /// The image that was built in.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ImageReport {
     /// As the plan names it.
     pub reference: String,
@@ -60,7 +69,7 @@ pub struct ImageReport {
 }
 
 /// A set of dependencies, resolved once for all artifacts that have it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct SetReport {
     /// The requirement files.
     pub requirements: Vec<String>,
@@ -75,7 +84,7 @@ pub struct SetReport {
 }
 
 /// A wheel that was built from source.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct BuiltReport {
     /// What it was built from: a file's name, a path, an address.
     pub source: String,
@@ -94,7 +103,7 @@ pub struct BuiltReport {
 }
 
 /// A file that was taken from an index.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct TakenReport {
     /// The file's name.
     pub file: String,
@@ -110,19 +119,8 @@ pub struct TakenReport {
     pub installed: bool,
 }
 
-/// How build code was isolated.
-#[derive(Clone, Debug, Serialize)]
-pub struct SandboxReport {
-    /// The way.
-    pub backend: Backend,
-    /// How much that is.
-    pub level: Level,
-    /// What was promised of it.
-    pub claims: Claims,
-}
-
 /// One artifact.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ArtifactReport {
     /// Its name.
     pub name: String,
@@ -140,6 +138,10 @@ pub struct ArtifactReport {
     pub files: usize,
     /// Their size in bytes once unpacked.
     pub unpacked_size: u64,
+    /// What of it is the user's own.
+    pub own: Sum,
+    /// The same as it is in the zip. Bytes.
+    pub own_packed_size: u64,
     /// The handler, if the configuration names one.
     pub handler: Option<String>,
     /// The layers that it runs with.
@@ -157,7 +159,7 @@ pub struct ArtifactReport {
 }
 
 /// How many files, and how large they are together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sum {
     /// The number of files; a folder that was not even read is one.
     pub files: usize,
@@ -181,7 +183,7 @@ fn by_rule(left_out: &[LeftOut]) -> BTreeMap<Rule, Sum> {
 }
 
 /// One wheel of an artifact.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WheelReport {
     /// The distribution's name.
     pub name: String,
@@ -203,10 +205,49 @@ impl Report {
         builder: Option<&Builder>,
         sets: &[ResolvedSet],
         artifacts: Vec<ArtifactReport>,
+        laps: &Laps,
+    ) -> Self {
+        let cache = CacheReport {
+            wheels: measure::wheels(sets, &context.wheels.taken_in()),
+            parts: context.dependencies.count.get(),
+            files: context.own_files.get(),
+        };
+        let sandbox = builder.map(|builder| SandboxReport {
+            backend: builder.site().isolation.backend,
+            level: builder.site().isolation.claims.level(),
+            claims: builder.site().isolation.claims,
+        });
+        let stable = Stable::new(context, builder, sets, artifacts);
+        Self { version: VERSION, stable, measured: Measured { sandbox, seconds: laps.seconds(), cache } }
+    }
+
+    /// The text of `report.json`.
+    pub fn to_json(&self) -> String {
+        // Nothing in these types can fail to serialise: no maps with other keys, no foreign types.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// The JSON schema of `report.json`, written from the types above.
+    pub fn json_schema() -> String {
+        let settings = schemars::generate::SchemaSettings::default().for_serialize();
+        let schema = settings.into_generator().into_root_schema_for::<Self>();
+        let mut text = serde_json::to_string_pretty(&schema).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+impl Stable {
+    fn new(
+        context: &Context,
+        builder: Option<&Builder>,
+        sets: &[ResolvedSet],
+        artifacts: Vec<ArtifactReport>,
     ) -> Self {
         let sets = context.plan.sets.iter().zip(sets);
         Self {
-            version: VERSION,
             lbx: env!("CARGO_PKG_VERSION"),
             runtime: context.plan.runtime.runtime.clone(),
             arch: context.plan.arch.lambda(),
@@ -216,23 +257,10 @@ impl Report {
                 python: builder.base().python.clone(),
                 pip: builder.base().pip.clone(),
             }),
-            sandbox: builder.map(|builder| SandboxReport {
-                backend: builder.site().isolation.backend,
-                level: builder.site().isolation.claims.level(),
-                claims: builder.site().isolation.claims,
-            }),
             compressor: archive::effort(context).recipe(),
             dependencies: sets.map(|(set, resolved)| SetReport::new(set, resolved)).collect(),
             artifacts,
         }
-    }
-
-    /// The text of `report.json`.
-    pub fn to_json(&self) -> String {
-        // Nothing in these types can fail to serialise: no maps with other keys, no foreign types.
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
     }
 }
 
@@ -252,13 +280,15 @@ pub(crate) struct Made {
     pub(crate) written: Written,
     pub(crate) files: usize,
     pub(crate) unpacked_size: u64,
+    pub(crate) own: Sum,
+    pub(crate) own_packed_size: u64,
     pub(crate) wheels: Vec<WheelReport>,
     pub(crate) left_out: Vec<LeftOut>,
 }
 
 impl ArtifactReport {
     pub(crate) fn new(context: &Context, artifact: &Artifact, made: Made) -> Self {
-        let Made { written, files, unpacked_size, wheels, left_out } = made;
+        let Made { written, files, unpacked_size, own, own_packed_size, wheels, left_out } = made;
         let path = context.options.destination.zip(&artifact.name);
         Self {
             name: artifact.name.clone(),
@@ -269,6 +299,8 @@ impl ArtifactReport {
             code_sha256: code_sha256(&written.sha256),
             files,
             unpacked_size,
+            own,
+            own_packed_size,
             handler: artifact.handler.clone(),
             layers: artifact.layers.clone(),
             wheels,

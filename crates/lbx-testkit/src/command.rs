@@ -153,6 +153,20 @@ pub fn succeed(command: &mut Command) -> String {
     ran.stdout
 }
 
+/// The text of a `report.json` up to what was measured, which is all that is the same bytes each time.
+pub fn stable_part(report: &[u8]) -> &[u8] {
+    let measured = b"\n  \"measured\": {\n";
+    let end = report.windows(measured.len()).position(|window| window == measured);
+    &report[..end.expect("something that was measured")]
+}
+
+/// What follows from the inputs alone, in the `report.json` at a path.
+pub fn stable_report(path: &Path) -> serde_json::Value {
+    let text = fs_err::read(path).expect("a report");
+    let mut report: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    report["stable"].take()
+}
+
 /// A directory that many tests share. It goes when the test's process ends, however it ends: statics are never
 /// dropped, so a shell waits for the end of a pipe that only this process holds.
 pub fn shared_directory() -> PathBuf {

@@ -9,7 +9,7 @@
 //! stored and replaces what differs, file by file, by rename: a name in the store never disappears under a reader,
 //! and whatever version of a file a reader opens, its place in it is the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
@@ -48,13 +48,15 @@ pub struct WheelStore {
     root: PathBuf,
     limits: Limits,
     loaded: Mutex<HashMap<Digest, Arc<Wheel>>>,
+    taken_in: Mutex<BTreeSet<Digest>>,
 }
 
 impl WheelStore {
     /// Opens the store in `root`, makes it if it is not there, and removes what killed processes left behind.
     pub fn open(root: &Path) -> Result<Self, WheelError> {
         fs_err::create_dir_all(root)?;
-        let store = Self { root: root.to_owned(), limits: Limits::default(), loaded: Mutex::default() };
+        let (root, limits) = (root.to_owned(), Limits::default());
+        let store = Self { root, limits, loaded: Mutex::default(), taken_in: Mutex::default() };
         store.remove_leftovers()?;
         Ok(store)
     }
@@ -132,6 +134,11 @@ impl WheelStore {
         self.find(digest, GoOn::ALWAYS)
     }
 
+    /// The wheels that were not in the store, or not as they were, until they were added through this value.
+    pub fn taken_in(&self) -> BTreeSet<Digest> {
+        self.taken_in.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn find(&self, digest: Digest, go_on: GoOn<'_>) -> Result<Option<Arc<Wheel>>, WheelError> {
         if let Some(wheel) = self.loaded().get(&digest) {
             return Ok(Some(Arc::clone(wheel)));
@@ -178,6 +185,7 @@ impl WheelStore {
         let wheel = Arc::new(self.publish(new, index, digest, taken)?);
         // In place of the one whose files were replaced, if there was one.
         self.loaded().insert(digest, Arc::clone(&wheel));
+        self.taken_in.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
         Ok(wheel)
     }
 

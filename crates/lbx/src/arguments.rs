@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Print the JSON schema of lbx.toml.
     #[command(hide = true)]
-    Schema,
+    Schema(Schema),
 }
 
 /// `lbx build`.
@@ -298,6 +298,14 @@ pub(crate) struct Doctor {
     /// Make these changes, with sudo where needed, and look whether they helped.
     #[arg(long, requires = "fix")]
     pub(crate) apply: bool,
+}
+
+/// `lbx schema`.
+#[derive(Debug, Args)]
+pub(crate) struct Schema {
+    /// Print that of report.json instead.
+    #[arg(long)]
+    pub(crate) report: bool,
 }
 
 /// `lbx pull`.

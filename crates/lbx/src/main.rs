@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Command::Cache(cache) => command::cache::run(&arguments, cache, &environment),
         Command::Explain(explain) => command::explain::run(&arguments, explain, &environment),
         Command::Doctor(doctor) => command::doctor::run(&arguments, doctor, &environment),
-        Command::Schema => command::schema::run(),
+        Command::Schema(schema) => command::schema::run(schema),
     };
     ExitCode::from(code)
 }

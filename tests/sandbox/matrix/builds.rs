@@ -189,7 +189,7 @@ pub(crate) fn outcome(project: &Path, ran: Ran) -> Outcome {
     let dist = project.join("dist");
     let report = fs_err::read(dist.join("report.json")).expect("a report");
     let report: Value = serde_json::from_slice(&report).expect("JSON");
-    let word = |name: &str| report["sandbox"][name].as_str().expect("a word").to_owned();
+    let word = |name: &str| report["measured"]["sandbox"][name].as_str().expect("a word").to_owned();
     let mut zips = Zips::new();
     for entry in fs_err::read_dir(&dist).expect("a listing") {
         let path = entry.expect("an entry").path();

@@ -143,7 +143,7 @@ impl Comparison {
 
 /// What a report says that was left out of a layer, by its path as installed, with the rule.
 fn left_out(report: &Value, layer: &str) -> Result<BTreeMap<String, String>> {
-    let artifacts = report["artifacts"].as_array().ok_or("report.json lists no artifacts")?;
+    let artifacts = report["stable"]["artifacts"].as_array().ok_or("report.json lists no artifacts")?;
     let artifact = artifacts.iter().find(|artifact| artifact["name"] == layer);
     let listed = artifact.and_then(|artifact| artifact["left_out"].as_array());
     let listed = listed.ok_or_else(|| format!("report.json does not say what {layer} leaves out"))?;
@@ -167,10 +167,10 @@ mod tests {
     #[test]
     fn what_a_report_leaves_out_is_that_of_the_layer_alone() {
         let entry = |path: &str| json!({"path": path, "owner": "foo 1", "rule": "scripts", "size": 1});
-        let report = json!({"artifacts": [
+        let report = json!({"stable": {"artifacts": [
             {"name": "by-default", "left_out": [entry("python/bin/a")]},
             {"name": "all-kept", "left_out": []},
-        ]});
+        ]}});
         let found = left_out(&report, "by-default").unwrap();
         assert_eq!(found, BTreeMap::from([("bin/a".to_owned(), "scripts".to_owned())]));
         assert!(left_out(&report, "all-kept").unwrap().is_empty());
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_report_without_rules_is_an_error() {
-        let report = json!({"artifacts": [{"name": "a", "left_out": [{"path": "python/x"}]}]});
+        let report = json!({"stable": {"artifacts": [{"name": "a", "left_out": [{"path": "python/x"}]}]}});
         assert!(left_out(&report, "a").unwrap_err().to_string().contains("without path or rule"));
     }
 }

@@ -13,13 +13,14 @@ use std::collections::BTreeMap;
 
 use lbx_plan::Runtime;
 use lbx_plan::prune::{Decision, Set};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(crate) use self::facts::{ElfFacts, FACTS, Facts, LARGEST, has_facts, look};
 pub(crate) use self::import::import;
 
 /// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// It will not work, or must not be published.
@@ -29,7 +30,7 @@ pub enum Severity {
 }
 
 /// What was looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Check {
     /// Lambda's limits.
@@ -47,7 +48,7 @@ pub enum Check {
 }
 
 /// Something that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,

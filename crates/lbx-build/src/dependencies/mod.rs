@@ -29,6 +29,7 @@ use crate::bytecode::Compiler;
 use crate::check::{self, Facts};
 use crate::error::Error;
 use crate::listing::{Item, LeftOut, Listing};
+use crate::measure::Count;
 use crate::report::{WheelReport, wheel_report};
 use crate::site::Ground;
 
@@ -146,7 +147,11 @@ pub(crate) fn is_intact(folder: &Path) -> Result<bool, Error> {
 
 /// The parts that this process has, by key.
 #[derive(Debug, Default)]
-pub(crate) struct Parts(Mutex<HashMap<String, Place>>);
+pub(crate) struct Parts {
+    places: Mutex<HashMap<String, Place>>,
+    /// Those that were kept, and those that were not.
+    pub(crate) count: Count,
+}
 
 /// Where a part is, or will be when whoever has the lock has made it.
 type Place = Arc<Mutex<Option<Arc<Part>>>>;
@@ -164,7 +169,7 @@ impl Parts {
         }
         let key = of.key();
         let place = {
-            let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut parts = self.places.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(parts.entry(key.clone()).or_default())
         };
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,10 +177,13 @@ impl Parts {
             return Ok(Arc::clone(part));
         }
         let kept = Kept { folder: folder(ground.store.root(), &key) };
-        let part = match kept.load(ground)? {
-            Some(part) => part,
-            None => kept.make(ground, wheels, of)?,
-        };
+        let loaded = kept.load(ground)?;
+        if loaded.is_some() {
+            self.count.reuse(1);
+        } else {
+            self.count.make(1);
+        }
+        let part = loaded.map_or_else(|| kept.make(ground, wheels, of), Ok)?;
         Ok(Arc::clone(place.insert(Arc::new(part))))
     }
 }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use pep440_rs::Version;
 use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::locks::{Environment, Selection, normalized};
@@ -40,7 +41,7 @@ pub struct Member<'a> {
 }
 
 /// A distribution of the closure that the set has.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Provided {
     /// Its normalised name.
     pub name: String,
@@ -51,7 +52,7 @@ pub struct Provided {
 }
 
 /// Whether the SDK is left to the runtime.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Decision {
     /// These are left out.

@@ -87,7 +87,7 @@ fn of_its_own(destination: &Destination, arch: Architecture) -> Result<Destinati
 
 /// Prints the paths of what was built. What is in them was told when each was done.
 fn show(output: &Output, report: &Report, destination: &Destination, environment: &Environment) {
-    for artifact in &report.artifacts {
+    for artifact in &report.stable.artifacts {
         let path = destination.zip(&artifact.name);
         output.result(&short_path(&path, &environment.current_dir));
     }

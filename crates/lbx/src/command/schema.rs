@@ -1,9 +1,13 @@
-//! `lbx schema`: the JSON schema of lbx.toml.
+//! `lbx schema`: the JSON schemas of lbx.toml and of report.json.
 
+use lbx_build::Report;
+
+use crate::arguments::Schema;
 use crate::{exit, render};
 
-/// Prints it.
-pub(crate) fn run() -> u8 {
-    render::stdout(lbx_plan::json_schema().trim_end());
+/// Prints one of them.
+pub(crate) fn run(schema: &Schema) -> u8 {
+    let text = if schema.report { Report::json_schema() } else { lbx_plan::json_schema() };
+    render::stdout(text.trim_end());
     exit::SUCCESS
 }

@@ -88,8 +88,12 @@ fn bars_are_drawn_for_layers_pip_and_zips_and_only_results_stay() {
     // Which of them are drawn is up to the pace.
     let words = ["Looking in indexes: ", "Collecting ", "Saved /lbx/out"];
     assert!(words.iter().any(|words| drew(&shown, &[" pip app", words])), "{:?}", shown.raw);
+    let (summary, results): (Vec<String>, Vec<String>) =
+        left(&shown).into_iter().partition(|line| line.starts_with("lbx:"));
+    assert_eq!(summary[0], "lbx:   zipped  unpacked");
+    assert!(summary.last().is_some_and(|line| line.starts_with("lbx: reused 0 of 1 wheel, ")), "{summary:?}");
     assert_eq!(
-        left(&shown),
+        results,
         [
             "✓ pip app         1 wheel",
             "✓ zip app          B, 3 files",
@@ -126,7 +130,9 @@ fn a_prompt_has_a_line_of_its_own_also_when_results_go_elsewhere() {
     command.env("TERM", "xterm").stdout(std::process::Stdio::null());
     let shown = start_stderr_only(&mut command, 80, 24).finish();
     assert_eq!(shown.code, 0, "{}", shown.raw);
-    assert_eq!(left(&shown).last().map(String::as_str), Some("✓ zip lib          B, 1 file"));
+    let left = left(&shown);
+    assert!(left.contains(&"✓ zip lib          B, 1 file".to_owned()), "{left:?}");
+    assert!(left.last().is_some_and(|line| line.starts_with("lbx: reused ")), "{left:?}");
     assert!(shown.screen.is_ready_for_a_prompt(), "{:?}", shown.raw);
 }
 

@@ -5,6 +5,7 @@
 mod bars;
 mod json;
 mod lines;
+pub(crate) mod summary;
 
 use std::io::Write;
 use std::path::Path;

@@ -15,7 +15,7 @@ use crate::environment::Environment;
 use crate::exit;
 use crate::failure::Failure;
 use crate::indexes;
-use crate::render::{Output, short_path};
+use crate::render::{Output, short_path, summary};
 use crate::signals::until_signal;
 
 /// Builds, and prints the zips' paths.
@@ -85,8 +85,11 @@ fn of_its_own(destination: &Destination, arch: Architecture) -> Result<Destinati
     }
 }
 
-/// Prints the paths of what was built. What is in them was told when each was done.
+/// Says what was built, and prints the paths.
 fn show(output: &Output, report: &Report, destination: &Destination, environment: &Environment) {
+    for line in summary::lines(report) {
+        output.note(&line);
+    }
     for artifact in &report.stable.artifacts {
         let path = destination.zip(&artifact.name);
         output.result(&short_path(&path, &environment.current_dir));

@@ -24,6 +24,7 @@
 //! | `indexes` | package indexes: logins, options, addresses, what is refused |
 //! | `prune` | what is left out, and that real packages work without it |
 //! | `report` | `report.json`: its schema, its sums, what was measured |
+//! | `html` | `lbx build --html`: the page, in a browser |
 //! | `host` | what is wrong with the host: disk, directories, namespaces |
 //! | `session` | `run` and `shell`: exit codes, streams, signals, the terminal |
 //! | `survival` | what is kept, after kills, of many builds at once, and on a full disk |
@@ -45,6 +46,7 @@ mod examples;
 mod explain;
 mod git;
 mod host;
+mod html;
 mod images;
 mod incremental;
 mod indexes;

@@ -18,6 +18,7 @@ pub(crate) const TEST: &[&str] = &[
     "binutils",
     "bubblewrap",
     "busybox-static",
+    "chromium",
     "g++",
     "gcc",
     "git",

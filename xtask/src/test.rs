@@ -17,12 +17,13 @@ use crate::{Result, check, debs, image, kernel, process, provision, serve, unpri
 const ALSO_AS_ROOT: [&str; 4] = ["it", "matrix", "repro", "sandbox"];
 
 /// Of these, what is the same whoever runs it: it starts no sandbox, or looks at what comes after it.
-const NOT_AS_ROOT: [&str; 14] = [
+const NOT_AS_ROOT: [&str; 15] = [
     "cache::",
     "checks::",
     "configuration::",
     "diff::",
     "explain::",
+    "html::",
     "incremental::",
     "indexes::",
     "keys::",

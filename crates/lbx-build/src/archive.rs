@@ -235,32 +235,43 @@ impl Built {
         Self { report: ArtifactReport::new(context, artifact, made), after, dependencies }
     }
 
+    /// All files, as the checks see them, each with its bytes in the zip.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (check::File<'_>, u64)> {
+        let about = &self.dependencies.about;
+        let theirs = about.files.iter().map(|file| {
+            let checked = check::File {
+                path: &file.path,
+                owner: about.owner(file),
+                own: false,
+                size: file.size,
+                mode: None,
+                offered: file.offered,
+                facts: file.facts.as_ref(),
+            };
+            (checked, file.packed_size)
+        });
+        let own = self.after.files.iter().map(|(path, packet)| {
+            let checked = check::File {
+                path,
+                owner: &packet.owner,
+                own: true,
+                size: packet.size(),
+                mode: None,
+                offered: None,
+                facts: packet.facts.as_ref(),
+            };
+            (checked, packet.packed_size())
+        });
+        theirs.chain(own)
+    }
+
     /// As the checks see it.
     pub(crate) fn subject(&self) -> Subject<'_> {
-        let about = &self.dependencies.about;
-        let theirs = about.files.iter().map(|file| check::File {
-            path: &file.path,
-            owner: about.owner(file),
-            own: false,
-            size: file.size,
-            mode: None,
-            offered: file.offered,
-            facts: file.facts.as_ref(),
-        });
-        let own = self.after.files.iter().map(|(path, packet)| check::File {
-            path,
-            owner: &packet.owner,
-            own: true,
-            size: packet.size(),
-            mode: None,
-            offered: None,
-            facts: packet.facts.as_ref(),
-        });
         Subject {
             name: &self.report.name,
             zip_size: Some(self.report.size),
             is_layer: self.report.kind == Kind::Layer,
-            files: theirs.chain(own).collect(),
+            files: self.files().map(|(file, _)| file).collect(),
         }
     }
 }

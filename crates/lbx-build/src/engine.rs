@@ -22,6 +22,7 @@ use crate::limits::Limits;
 use crate::locked::{self, SetLock};
 use crate::measure::{Count, Laps};
 use crate::own::Before;
+use crate::page::Page;
 use crate::project::{Project, Variable};
 use crate::publish::{self, Published};
 use crate::record::{Basis, Known, Start};
@@ -68,6 +69,8 @@ pub struct Options {
     pub check: bool,
     /// The folder that becomes the tree of the one artifact that there is, if there is to be one.
     pub tree: Option<PathBuf>,
+    /// Whether there is to be a page about what was built.
+    pub page: bool,
     /// Folders that are no source, besides the one of the destination: those of other builds.
     pub aside: Vec<PathBuf>,
     /// What `lbx vendor` wrote, to be taken into the store first.
@@ -90,6 +93,7 @@ impl Options {
             rebuild: false,
             check: true,
             tree: None,
+            page: false,
             aside: Vec::new(),
             from: None,
             limits,
@@ -174,6 +178,8 @@ pub struct Outcome {
     pub report: Report,
     /// What it followed from.
     pub basis: Basis,
+    /// The page about it, if there is to be one.
+    pub page: Option<Page>,
 }
 
 /// An image that [`pull`] brought.
@@ -385,6 +391,8 @@ fn build_in(workshop: &Arc<Workshop>, mut begun: Begun, mut laps: Laps) -> Resul
     laps.end(|seconds| &mut seconds.package);
     let built = check_all(workshop, &staging, built)?;
     laps.end(|seconds| &mut seconds.check);
+    let page = context.options.page;
+    let page = page.then(|| Page::new(&built, context.plan.arch.lambda(), &context.options.destination));
     let (artifacts, found): (Vec<_>, Vec<_>) =
         built.into_iter().map(|built| (built.report.clone(), (built.report.name, built.after))).unzip();
     let report = Report::new(context, workshop.opened(), &sets, artifacts, &laps);
@@ -409,7 +417,7 @@ fn build_in(workshop: &Arc<Workshop>, mut begun: Begun, mut laps: Laps) -> Resul
     }
     let basis = Basis::of(context, &sets, &report, published);
     let _ = removing.join();
-    Ok(Outcome { report, basis })
+    Ok(Outcome { report, basis, page })
 }
 
 /// Notes what of the store has been used.

@@ -31,6 +31,7 @@ mod locked;
 mod measure;
 mod own;
 mod pack;
+mod page;
 mod pip;
 mod project;
 mod publish;
@@ -64,6 +65,7 @@ pub use limits::{Breach, Limits, TimeLimits, bytes};
 pub use listing::LeftOut;
 pub use lock::{LockWritten, Upgrade, lock};
 pub use measure::{CacheReport, Measured, Reuse, SandboxReport, Seconds};
+pub use page::Page;
 pub use project::{Project, Variable};
 pub use record::{Basis, Start, Unchanged, remember, unchanged};
 pub use report::{

@@ -263,6 +263,11 @@ impl Packet {
         self.size
     }
 
+    /// Bytes in the zip.
+    pub(crate) fn packed_size(&self) -> u64 {
+        self.packed_size
+    }
+
     /// The bytes, in the zip that is `file`.
     pub(crate) fn content(&self, file: &Arc<File>) -> Content {
         let method =

@@ -79,6 +79,9 @@ pub(crate) struct Build {
     /// A folder that the artifact is put into as well, when there is one: the files of its zip, with their modes.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) dir: Option<PathBuf>,
+    /// A page about what was built, for a browser: sizes by package and file, and what has changed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Fail where requirements have no lock, or one that does not cover them.
     #[arg(long)]
     pub(crate) locked: bool,

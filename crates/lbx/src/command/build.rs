@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lbx_build::{Basis, Cancel, Destination, Options, Project, Report, Start};
+use lbx_build::{Basis, Cancel, Destination, Options, Page, Project, Report, Start};
 use lbx_plan::{Architecture, Plan};
 use serde_json::json;
 
@@ -68,7 +68,11 @@ fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Re
     for (outcome, destination) in &outcomes {
         show(output, &outcome.report, destination, environment);
     }
-    let bases: Vec<Basis> = outcomes.into_iter().map(|(outcome, _)| outcome.basis).collect();
+    let (bases, pages): (Vec<Basis>, Vec<Option<Page>>) =
+        outcomes.into_iter().map(|(outcome, _)| (outcome.basis, outcome.page)).unzip();
+    if let Some(html) = &build.html {
+        Page::write(pages.into_iter().flatten().collect(), &environment.current_dir.join(html))?;
+    }
     memory.remember(start, &bases);
     Ok(())
 }
@@ -124,6 +128,8 @@ fn options(
         rebuild: build.rebuild,
         check: !build.no_check,
         tree: build.dir.as_ref().map(absolute),
+        page: build.html.is_some(),
+        aside: build.html.iter().map(absolute).collect(),
         from: build.from.as_ref().map(absolute),
         source_date_epoch: epoch(environment)?,
         ..Options::new(destination, build.limits.with_defaults())

@@ -26,7 +26,7 @@ impl Memory {
         let cache_dir = cache_dir(environment)?;
         let has_project = !build.what.layer && build.what.requirements.is_empty();
         let config = if has_project { project::find(&build.place, environment)? } else { None };
-        let is_new = build.rebuild || build.from.is_some() || build.dir.is_some();
+        let is_new = build.rebuild || build.from.is_some() || build.html.is_some() || build.dir.is_some();
         let question = (!is_new).then(|| question(build, environment, config.as_ref())).flatten();
         Ok(Self { cache_dir, question, config })
     }

@@ -1,0 +1,112 @@
+//! `lbx build --html`: the page, as Chromium shows it.
+
+use std::path::Path;
+
+use lbx_testkit::command::{Home, run};
+
+use crate::locks::{command, succeeds, wheel, wheels};
+use crate::support::{HEAD, image};
+
+/// What a parser of HTML would take for the end of a script and an image, if it ever saw it.
+const HOSTILE: &str = "x</script><img src=x onerror=document.title='taken'>.txt";
+
+/// The size of the window.
+const WINDOW: (u32, u32) = (1280, 900);
+
+/// Starts Chromium with a profile of its own, on a page with this after its `#`.
+fn chromium(home: &Home, options: &[&str], page: &Path, fragment: &str) -> String {
+    let profile = tempfile::tempdir().expect("a directory");
+    let mut chromium = home.command("chromium");
+    chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
+    chromium.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
+    chromium.args(["--disable-dev-shm-usage", "--hide-scrollbars", "--virtual-time-budget=3000"]);
+    chromium.arg(format!("--window-size={},{}", WINDOW.0, WINDOW.1));
+    chromium.arg(format!("--user-data-dir={}", profile.path().display())).args(options);
+    let ran = run(chromium.arg(format!("file://{}#{fragment}", page.display())));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    ran.stdout
+}
+
+/// The page as it is once its script has run.
+fn shown(home: &Home, page: &Path, fragment: &str) -> String {
+    chromium(home, &["--dump-dom"], page, fragment)
+}
+
+/// The element that begins so, up to the end of the next one of this kind.
+fn part<'d>(document: &'d str, begin: &str, end: &str) -> &'d str {
+    let (_, rest) = document.split_once(begin).unwrap_or_else(|| panic!("{begin} is not in {document}"));
+    rest.split_once(end).expect("an end").0
+}
+
+#[test]
+fn the_page_shows_what_is_in_the_zip_finds_files_and_says_what_has_changed() {
+    let Some(image) = image() else { return };
+    let (_folder, index) = wheels(&[wheel("one", "1.0"), wheel("one", "2.0"), wheel("two", "2.0")]);
+    let home = Home::new();
+    home.write(&format!("src/{HOSTILE}"), "harmless");
+    home.write("src/app.py", "A = 1\n");
+    let toml = "[functions.app]\nsource = \"src\"\nrequirements = [\"r.txt\"]\n";
+    home.write("lbx.toml", format!("{HEAD}{toml}"));
+    let build = |requirements: &str, options: &[&str]| {
+        home.write("r.txt", requirements);
+        succeeds(&mut command(&home, "lock", &image, &index));
+        succeeds(command(&home, "build", &image, &index).args(options));
+    };
+    build("one==1.0\n", &[]);
+    build("one==2.0\ntwo\n", &["--html", "page/all.html"]);
+    let zip = |path: &str| fs_err::read(home.project().join(path)).expect("a zip");
+    build("one==2.0\ntwo\n", &["-o", "without.zip"]);
+    assert!(zip("dist/app.zip") == zip("without.zip"), "the page changes no byte of the zip");
+    let page = home.project().join("page/all.html");
+
+    let document = shown(&home, &page, "");
+    assert!(document.contains("<title>What lbx has built</title>"), "nothing has run that must not");
+    let map = part(&document, "<div id=\"map\">", "<div id=\"tables\">");
+    for label in ["one 2.0", "two 2.0", "own: src"] {
+        assert!(map.contains(&format!("<span>{label}")), "{label} has no tile: {map}");
+    }
+    assert!(!document.contains("id=\"matches\""));
+    let files = part(&document, "<h2>Largest files</h2>", "</section>");
+    let text = "x&lt;/script&gt;&lt;img src=x onerror=document.title='taken'&gt;.txt";
+    assert!(files.contains(text), "the name is text: {files}");
+    let comparison = part(&document, "id=\"comparison\"", "</section>");
+    assert!(comparison.contains("1.0 → 2.0") && comparison.contains("+ 2.0"), "{comparison}");
+
+    let document = shown(&home, &page, "search=two.py");
+    let matches = part(&document, "id=\"matches\"", "</section>");
+    assert!(
+        matches.contains("1 file found: 16 B unpacked") && matches.contains("<mark>two.py</mark>"),
+        "{matches}"
+    );
+    assert!(!matches.contains("app.py"), "{matches}");
+    let map = part(&document, "<div id=\"map\">", "<div id=\"tables\">");
+    let missed = map.split("<button").find(|tile| tile.contains("<span>own: src")).expect("a tile");
+    assert!(missed.contains(" miss\""), "{missed}");
+
+    let picture = home.project().join("picture.png");
+    chromium(&home, &[&format!("--screenshot={}", picture.display())], &page, "");
+    let picture = fs_err::read(picture).expect("a picture");
+    assert!(picture.starts_with(b"\x89PNG\r\n\x1a\n") && picture.len() > 10_000, "{} bytes", picture.len());
+    let number = |at: usize| u32::from_be_bytes(picture[at..at + 4].try_into().expect("four bytes"));
+    assert_eq!((number(16), number(20)), WINDOW);
+}
+
+#[test]
+fn a_build_with_nothing_changed_writes_the_page_too_and_is_no_source() {
+    let home = Home::new();
+    home.write("src/app.py", "A = 1\n");
+    home.write("lbx.toml", format!("{HEAD}[functions.app]\nsource = \"src\"\n"));
+    let page = home.project().join("src/page.html");
+    let build = || {
+        let ran = run(&mut crate::support::lbx(&home, &["build", "--html", "src/page.html"]));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        fs_err::read(home.project().join("dist/app.zip")).expect("a zip")
+    };
+    let first = build();
+    assert!(fs_err::read_to_string(&page).expect("a page").contains("\"previous\":null"));
+    fs_err::remove_file(&page).expect("removed");
+    assert!(build() == first && build() == first);
+    let text = fs_err::read_to_string(&page).expect("a page");
+    assert!(text.contains("\"previous\":{") && !text.contains("src/page.html"));
+    assert!(text.contains("[\"app.py\",0,6,"), "files have their sizes");
+}

@@ -1,4 +1,4 @@
-//! The SHA-256 of what is read.
+//! The SHA-256 of what is read, and a checksum for what lbx keeps for itself.
 
 use std::io::{self, Read, Write};
 
@@ -9,6 +9,13 @@ pub(crate) fn sha256(mut from: impl Read) -> io::Result<[u8; 32]> {
     let mut hasher = Hasher(Sha256::new());
     io::copy(&mut from, &mut hasher)?;
     Ok(hasher.0.finalize().into())
+}
+
+/// Against accidents, and fast: whoever can write to the store needs no accident.
+pub(crate) fn checksum(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
 }
 
 struct Hasher(Sha256);

@@ -2,7 +2,7 @@
 //! where the compressed bytes of own files are.
 //!
 //! Kept in the store under `builds/v1/`, by project and output. It is only ever a shortcut: a record that is not there, or
-//! cannot be read or written, costs time and nothing else.
+//! cannot be read or written, costs time and nothing else. It has a checksum, because what it says of bytes is believed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::builder::cache::key;
+use crate::digest::checksum;
 use crate::engine::{Context, Destination};
 use crate::own::Before;
 use crate::project::Project;
@@ -22,7 +23,7 @@ use crate::resolve::ResolvedSet;
 use crate::stamp::Stamp;
 
 /// The form of records, counted up whenever it or the meaning of its content changes.
-const FORM: &[u8] = b"lbx build 3\n";
+const FORM: &[u8] = b"lbx build 4\n";
 
 /// The moment before a command looks at anything.
 #[derive(Clone, Copy, Debug, Default)]
@@ -131,7 +132,24 @@ pub(crate) fn path_of(cache_dir: &Path, path: &str, kind: &str) -> PathBuf {
 }
 
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    postcard::from_bytes(fs_err::read(path).ok()?.strip_prefix(FORM)?).ok()
+    let bytes = fs_err::read(path).ok()?;
+    let value = decode(&bytes);
+    if value.is_none() {
+        tracing::debug!(path = %path.display(), "a record is not as it was written, or another lbx's");
+    }
+    value
+}
+
+/// A line, a checksum of the rest, and the value.
+fn encode<T: Serialize>(value: &T) -> Option<Vec<u8>> {
+    let value = postcard::to_allocvec(value).ok()?;
+    Some([FORM, &checksum(&value).to_le_bytes(), &value].concat())
+}
+
+/// None for anything but what [`encode`] gave.
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let (sum, value) = bytes.strip_prefix(FORM)?.split_at_checked(4)?;
+    (checksum(value).to_le_bytes() == *sum).then(|| postcard::from_bytes(value).ok())?
 }
 
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T) {
@@ -139,9 +157,7 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) {
         let folder = path.parent()?;
         fs_err::create_dir_all(folder).ok()?;
         let mut file = tempfile::NamedTempFile::new_in(folder).ok()?;
-        let mut bytes = FORM.to_vec();
-        bytes.extend_from_slice(&postcard::to_allocvec(value).ok()?);
-        std::io::Write::write_all(&mut file, &bytes).ok()?;
+        std::io::Write::write_all(&mut file, &encode(value)?).ok()?;
         file.persist(path).ok()
     };
     if try_write().is_none() {
@@ -274,5 +290,24 @@ impl Known {
             self.artifacts.insert(name, Before { zip, ..before });
         }
         write(&Self::path(&context.ground.host.cache_dir, &context.project, destination), &self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_was_changed_or_cut_off_is_none() {
+        let value =
+            Record { question: vec!["build".to_owned()], files: Files { findings: 7, ..Files::default() } };
+        let bytes = encode(&value).unwrap();
+        let read = |bytes: &[u8]| decode::<Record>(bytes).map(|record| (record.question, record.files));
+        assert_eq!(read(&bytes), Some((value.question, value.files)));
+        for at in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1;
+            assert!(read(&changed).is_none() && read(&bytes[..at]).is_none(), "byte {at}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::forms::Form;
 use super::{About, FORM, Ingredients, Part};
-use crate::digest;
+use crate::digest::{self, checksum};
 use crate::error::Error;
 use crate::event::Event;
 use crate::site::Ground;
@@ -203,11 +203,4 @@ fn decode(bytes: &[u8]) -> Option<(Prefix, Sheet)> {
     let len = usize::try_from(u64::from_le_bytes(len.try_into().ok()?)).ok()?;
     let (prefix, sheet) = rest.split_at_checked(len)?;
     Some((Prefix::from_bytes(prefix)?, postcard::from_bytes(sheet).ok()?))
-}
-
-/// Against accidents, and fast: whoever can write to the store needs no accident.
-fn checksum(bytes: &[u8]) -> u32 {
-    let mut crc = flate2::Crc::new();
-    crc.update(bytes);
-    crc.sum()
 }

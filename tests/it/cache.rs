@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lbx_testkit::command::{Home, run};
@@ -109,6 +110,102 @@ fn what_is_in_the_store_is_counted_and_what_is_old_goes() {
     assert!(project.built() == first);
 }
 
+/// A name that some bytes could have as their digest.
+fn hex(number: u32) -> String {
+    format!("{number:064}")
+}
+
+#[test]
+fn an_image_is_kept_with_what_leads_to_it_and_what_was_left_behind_goes() {
+    let home = Home::new();
+    let store = home.cache().join("lbx");
+    let gc = |arguments: &[&str]| {
+        let ran = run(lbx(&home, &["cache", "gc", "--message-format", "json"]).args(arguments));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        serde_json::from_str::<Value>(ran.stdout.trim()).expect("one line")
+    };
+    gc(&[]);
+    let write = |path: String, text: &str| {
+        let path = store.join(path);
+        fs_err::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs_err::write(&path, text).expect("written");
+        age(&path, 40);
+        path
+    };
+    let (shared, own) = (hex(1), hex(2));
+    let blobs = [&shared, &own].map(|name| write(format!("blobs/sha256/{name}"), "a blob"));
+    let tag = write(format!("refs/{}.json", hex(3)), &format!("{{\"digest\":\"sha256:{own}\"}}"));
+    let note = |number: u32, blobs: &[&String]| {
+        let text = serde_json::json!({"blobs": blobs, "layers": [], "flat": ""}).to_string();
+        write(format!("used/image-{}", hex(number)), &text)
+    };
+    let (new, _old) = (note(4, &[&own, &shared]), note(5, &[&shared]));
+    let stale = write(format!("used/wheel-{}", hex(6)), "");
+    let unfinished = write("parts/v1/.new-a/bytes".to_owned(), "half");
+    let generation = |number: u32| write(format!("packages/v1/{}/{number}/tree/file", hex(7)), "installed");
+    let generations = [generation(0), generation(1)];
+    for path in &generations {
+        write(
+            path.with_file_name("../packages.json")
+                .strip_prefix(&store)
+                .expect("inside")
+                .display()
+                .to_string(),
+            PACKAGES,
+        );
+    }
+    // Used today, and everything of it was written long ago.
+    fs_err::write(&new, fs_err::read(&new).expect("a note")).expect("written");
+    let gone = gc(&["--older-than", "30d"])["gone"].clone();
+    assert!(blobs.iter().all(|path| path.exists()) && tag.exists(), "{gone}");
+    assert_eq!(
+        (gone["images"]["entries"].as_u64(), gone["temporary"]["entries"].as_u64()),
+        (Some(1), Some(1)),
+        "{gone}"
+    );
+    assert!(!unfinished.exists() && !stale.exists());
+    assert_eq!(generations.map(|path| path.exists()), [false, true], "{gone}");
+    age(&new, 40);
+    gc(&[]);
+    assert!(blobs.iter().all(|path| !path.exists()) && !tag.exists() && !new.exists());
+    for bad in ["", "d", "-1", "1w", "99999999999999999999"] {
+        assert_eq!(run(&mut lbx(&home, &["cache", "gc", &format!("--older-than={bad}")])).code, 2, "{bad}");
+    }
+}
+
+/// A record of packages.
+const PACKAGES: &str =
+    "{\"layer\":true,\"image\":\"i\",\"wanted\":[],\"manager\":\"apt\",\"installed\":{},\"hosts\":[]}";
+
+/// Says that it is over, also after a panic: a scope waits for its threads.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn builds_come_to_the_same_while_everything_is_removed_again_and_again() {
+    let project = Project::new();
+    let first = project.built();
+    let (is_over, collected) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let ran = run(&mut lbx(&project.home, &["cache", "gc", "--quiet", "--max-size", "1kB"]));
+                assert!(ran.code == 0 || ran.stderr.contains(" is in use"), "{}", ran.stderr);
+                collected.fetch_add(usize::from(ran.code == 0), Ordering::Relaxed);
+            }
+        });
+        let _over = Over(&is_over);
+        let mut builds = (0..200).take_while(|number| *number < 20 || collected.load(Ordering::Relaxed) < 5);
+        assert!(builds.all(|_| project.built() == first));
+    });
+    assert!(collected.into_inner() >= 5, "it had hardly a chance");
+}
+
 #[test]
 fn nothing_goes_while_a_build_runs() {
     let Some(image) = image() else { return };
@@ -174,4 +271,55 @@ fn damage_is_found_and_made_good_by_the_next_build() {
         assert_eq!(project.said(&["verify"], 0)["damaged"], Value::Array(Vec::new()));
         assert!(project.built() == first, "{}", path.display());
     }
+}
+
+#[test]
+fn a_store_that_was_copied_or_is_another_versions_too_is_not_damaged() {
+    let project = Project::new();
+    let (wheel, part) = (only(&project.store().join("wheels")), only(&project.store().join("parts/v1")));
+    let data = |index: &Path| PathBuf::from(index.display().to_string().trim_end_matches(".index"));
+    let files = fs_err::read_dir(&wheel).expect("a folder").flatten().map(|entry| entry.path());
+    let indexes: Vec<PathBuf> =
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "index")).collect();
+    assert!(!indexes.is_empty());
+    // With other times, as after a copy.
+    for path in indexes.iter().map(|index| data(index)).chain([part.join("bytes")]) {
+        age(&path, 3);
+    }
+    assert_eq!(project.said(&["verify"], 0)["damaged"], Value::Array(Vec::new()));
+    // Forms of another version, and half of what a process was making that was killed.
+    fs_err::write(part.join("about"), "lbx part 999\nsomething").expect("written");
+    fs_err::write(&indexes[0], "lbx derived 999\nsomething").expect("written");
+    fs_err::remove_file(&indexes[1]).expect("removed");
+    assert_eq!(project.said(&["verify"], 0)["damaged"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn documents_and_layers_that_cannot_be_read_are_damaged_and_so_is_what_the_disk_does_not_give() {
+    let home = Home::new();
+    let store = home.cache().join("lbx");
+    let verify = |code: i32| {
+        let ran = run(&mut lbx(&home, &["cache", "verify", "--message-format", "json"]));
+        assert_eq!(ran.code, code, "{}", ran.stderr);
+        serde_json::from_str::<Value>(ran.stdout.trim()).expect("one line")
+    };
+    verify(0);
+    let bad = [
+        format!("refs/{}.json", hex(1)),
+        format!("built/{}.json", hex(1)),
+        format!("layers/v1/{}", hex(1)),
+        // A folder can be read as little as a file with a bad block.
+        format!("blobs/sha256/{}", hex(1)),
+    ];
+    for path in &bad[..2] {
+        fs_err::create_dir_all(store.join(path).parent().expect("a folder")).expect("a folder");
+        fs_err::write(store.join(path), "{\"cut").expect("written");
+    }
+    for path in &bad[2..] {
+        fs_err::create_dir_all(store.join(path)).expect("a folder");
+    }
+    let damaged = verify(1)["damaged"].as_array().expect("a list").len();
+    assert_eq!(damaged, bad.len());
+    assert!(bad.iter().all(|path| !store.join(path).exists()));
+    verify(0);
 }

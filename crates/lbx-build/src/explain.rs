@@ -12,6 +12,7 @@ use lbx_wheel::{Wheel, WheelStore, normalize_name};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{self, Part};
+use crate::cache;
 use crate::dependencies::is_script;
 use crate::engine::Destination;
 use crate::error::Error;
@@ -172,6 +173,7 @@ pub fn explain(
     asked: &str,
 ) -> Result<Explanations, Error> {
     let report = read(&destination.report())?;
+    let _held = cache::hold(cache_dir);
     let store =
         WheelStore::open(&cache_dir.join("wheels")).map_err(|error| Error::WheelStore(error.into()))?;
     let parts = archive::collect_parts(project, plan, destination, [])?;

@@ -24,6 +24,8 @@ use crate::{Wheel, WheelError};
 
 /// The form, counted up whenever it or the meaning of its content changes.
 const HEADER: &[u8] = b"lbx derived 1\n";
+/// How indexes of all forms begin.
+const OF_ANY_FORM: &[u8] = b"lbx derived ";
 /// How the names of indexes end.
 const INDEX: &str = ".index";
 /// The most threads that make pieces.
@@ -59,6 +61,17 @@ impl Derived {
         let mut bytes = vec![0; size];
         self.file.read_exact_at(&mut bytes, piece.offset)?;
         decompress(piece.packed, &bytes).ok_or_else(damaged)
+    }
+
+    /// Whether all pieces have their digests, by reading them.
+    fn is_intact(&self, go_on: GoOn<'_>) -> Result<bool, WheelError> {
+        for piece in self.pieces.values() {
+            go_on.check()?;
+            if !self.read(piece).is_ok_and(|bytes| Sha256::digest(&bytes)[..] == piece.sha256) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Where the compressed bytes of a piece are.
@@ -122,18 +135,15 @@ impl WheelStore {
                 continue;
             }
             let index = folder.join(format!("{name}{INDEX}"));
-            let Some(derived) = load(&data, &index)? else {
-                damaged.extend([data, index]);
+            // Half of it, as a process leaves that is killed, is nothing to anybody.
+            let (Ok(bytes), Ok(file)) = (fs_err::read(&index), fs_err::File::open(&data)) else { continue };
+            if bytes.starts_with(OF_ANY_FORM) && !bytes.starts_with(HEADER) {
                 continue;
-            };
-            for piece in derived.pieces.values() {
-                GoOn(go_on).check()?;
-                let is_same =
-                    derived.read(piece).is_ok_and(|bytes| Sha256::digest(&bytes)[..] == piece.sha256);
-                if !is_same {
-                    damaged.extend([data, index]);
-                    break;
-                }
+            }
+            let pieces = from_bytes(&bytes).map(|(_, pieces)| pieces);
+            let derived = pieces.map(|pieces| Derived { pieces, file: Arc::new(file.into_file()) });
+            if !derived.map_or(Ok(false), |derived| derived.is_intact(GoOn(go_on)))? {
+                damaged.extend([data, index]);
             }
         }
         damaged.retain(|path| path.exists());

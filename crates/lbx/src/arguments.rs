@@ -270,9 +270,9 @@ pub(crate) struct Collect {
     /// Remove until no more than this is left, such as 5GB.
     #[arg(long, value_name = "SIZE", value_parser = crate::limits::size)]
     pub(crate) max_size: Option<u64>,
-    /// Remove what was not used for so many days.
-    #[arg(long, value_name = "DAYS")]
-    pub(crate) older_than: Option<u64>,
+    /// Remove what was not used for so many days: 30, or 30d.
+    #[arg(long, value_name = "DAYS", value_parser = days)]
+    pub(crate) older_than: Option<u32>,
     /// Only say what would go.
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -320,6 +320,11 @@ pub(crate) struct Pull {
     /// The CPU: x86_64 or arm64.
     #[arg(long, value_name = "ARCH", default_value = "x86_64", value_parser = architecture)]
     pub(crate) arch: Architecture,
+}
+
+fn days(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix('d').unwrap_or(text);
+    number.parse().map_err(|_| "expected a number of days, such as 30 or 30d".to_owned())
 }
 
 fn architecture(text: &str) -> Result<Architecture, String> {

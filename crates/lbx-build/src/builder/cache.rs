@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{Made, Source};
+use crate::cache;
 use crate::engine::Context;
 use crate::error::Error;
 
@@ -114,6 +115,10 @@ pub(super) fn find(context: &Context, key: &str, source: &Source) -> Result<Opti
     let Ok(kept) = serde_json::from_slice::<Kept>(&text) else { return Ok(None) };
     let Ok(digest) = kept.sha256.parse::<Digest>() else { return Ok(None) };
     let wheel = context.wheels.get(digest).map_err(|error| Error::wheel(key, error))?;
+    // What others were built with is in no set.
+    for name in [format!("built-{key}.json"), format!("wheel-{digest}")] {
+        cache::note(context.ground.store.root(), &name);
+    }
     let Kept { requires, system_packages, refused, reproducible, difference, .. } = kept;
     let again = match (reproducible, difference) {
         (_, Some(what)) => Again::Differs(what),

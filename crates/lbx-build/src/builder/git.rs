@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::local::copied;
 use super::{Builder, Made, Source};
+use crate::cache;
 use crate::cancel::Cancel;
 use crate::engine::Context;
 use crate::error::Error;
@@ -117,6 +118,7 @@ pub(super) fn source(builder: &Arc<Builder>, address: &Hidden, work: &Path) -> R
     let mirror = mirror(context, &repository)?;
     let (tree, copy) = (work.join("tree"), work.join("copy"));
     let _alone = git.lock(&mirror)?;
+    cache::note(context.ground.store.root(), &format!("git-{}", hash_of(&repository)));
     let commit = git.commit(&mirror, work, context.options.offline)?;
     git.check_out(&mirror, &commit, &tree)?;
     let name = format!("git+{}@{commit}", repository.url);
@@ -159,7 +161,12 @@ fn parsed(address: &Hidden) -> Result<Repository, Error> {
 fn mirror(context: &Context, repository: &Repository) -> Result<PathBuf, Error> {
     let folder = context.ground.store.root().join("git");
     fs_err::create_dir_all(&folder)?;
-    Ok(folder.join(hex::encode(Sha256::digest(&repository.url))))
+    Ok(folder.join(hash_of(repository)))
+}
+
+/// By what a repository is kept.
+fn hash_of(repository: &Repository) -> String {
+    hex::encode(Sha256::digest(&repository.url))
 }
 
 struct Git<'g> {

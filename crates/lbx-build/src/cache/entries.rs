@@ -1,12 +1,15 @@
 //! The things of the store that come and go as a whole, and when each was used last.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use serde_json::Value;
+
 use super::{ImageNote, Kind, notes};
+use crate::system;
 
 /// One thing: paths that go together.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub(super) struct Entry {
     pub(super) used: SystemTime,
     /// The note of its use, which goes with it.
     pub(super) note: Option<PathBuf>,
+    /// Whether nobody will use it any more: it was replaced, or whoever made it was killed.
+    pub(super) is_left: bool,
 }
 
 /// Everything but what is under way.
@@ -26,23 +31,31 @@ pub(super) fn entries(store: &Path) -> Vec<Entry> {
         let notes = &notes;
         let entry = move |path: PathBuf| {
             let name = format!("{noted}-{}", path.file_name()?.to_str()?);
-            let known = (!noted.is_empty()).then(|| notes.get(&name)).flatten();
+            let known = notes.get(&name);
             let note = known.map(|_| store.join("used").join(&name));
             let made = time(&path)?;
-            Some(Entry { kind, used: known.copied().unwrap_or(made).max(made), paths: vec![path], note })
+            let used = known.copied().unwrap_or(made).max(made);
+            Some(Entry { kind, used, paths: vec![path], note, is_left: false })
         };
         children(&store.join(folder)).filter_map(entry).collect::<Vec<_>>()
     };
-    all.extend(single(Kind::Wheels, "wheels", "wheel").into_iter().filter(is_named_by_digest));
-    all.extend(single(Kind::Parts, "parts/v1", "part").into_iter().filter(is_named_by_digest));
-    all.extend(single(Kind::Packages, "packages/v1", "packages"));
-    all.extend(single(Kind::Repositories, "git", ""));
+    for (kind, folder, noted) in [
+        (Kind::Wheels, "wheels", "wheel"),
+        (Kind::Parts, "parts/v1", "part"),
+        (Kind::Repositories, "git", "git"),
+    ] {
+        all.extend(single(kind, folder, noted).into_iter().filter(is_named_by_digest));
+    }
+    for entry in single(Kind::Packages, "packages/v1", "packages") {
+        all.extend(generations(entry));
+    }
+    // Whoever reads a file of an index sets its time.
     for folder in ["index/files/sha256", "index/pages", "index/known"] {
-        all.extend(single(Kind::Index, folder, ""));
+        all.extend(single(Kind::Index, folder, "index"));
     }
-    for folder in ["built", "builds/v1"] {
-        all.extend(single(Kind::Records, folder, ""));
-    }
+    all.extend(single(Kind::Records, "built", "built"));
+    all.extend(single(Kind::Records, "builds/v1", "build"));
+    all.extend(["wheels", "parts/v1"].iter().flat_map(|folder| unfinished(&store.join(folder))));
     all
 }
 
@@ -65,25 +78,69 @@ fn images(store: &Path, notes: &BTreeMap<String, SystemTime>) -> Vec<Entry> {
         }
     }
     noted.sort_by_key(|(used, ..)| Reverse(*used));
+    let tags = tags(store);
     let mut taken: HashSet<PathBuf> = HashSet::new();
     let mut all = Vec::new();
     for (used, path, note) in noted {
+        // Without a network, a tag is all that leads to an image.
+        let tags = note.blobs.iter().filter_map(|name| tags.get(name)).flatten().cloned();
         let blobs = note.blobs.iter().map(|name| store.join("blobs/sha256").join(name));
         let layers = note.layers.iter().map(|name| store.join("layers/v1").join(name));
-        let members = blobs.chain(layers).chain([store.join("flat/v1").join(&note.flat)]);
+        let members = blobs.chain(layers).chain([store.join("flat/v1").join(&note.flat)]).chain(tags);
         let paths: Vec<PathBuf> = members.filter(|path| taken.insert(path.clone())).collect();
-        all.push(Entry { kind: Kind::Images, paths, used, note: Some(path) });
+        all.push(Entry { kind: Kind::Images, paths, used, note: Some(path), is_left: false });
     }
     for folder in ["blobs/sha256", "layers/v1", "flat/v1", "refs"] {
         let others = children(&store.join(folder)).filter(|path| !taken.contains(path));
         all.extend(others.filter_map(|path| {
-            Some(Entry { kind: Kind::Images, used: time(&path)?, paths: vec![path], note: None })
+            let used = time(&path)?;
+            Some(Entry { kind: Kind::Images, used, paths: vec![path], note: None, is_left: false })
         }));
     }
     all
 }
 
-fn children(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+/// What says which digest a tag had, by the digest.
+fn tags(store: &Path) -> HashMap<String, Vec<PathBuf>> {
+    let mut tags: HashMap<String, Vec<PathBuf>> = HashMap::new();
+    for path in children(&store.join("refs")) {
+        let record = fs_err::read(&path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+        let digest = record.as_ref().and_then(|record| record["digest"].as_str()?.strip_prefix("sha256:"));
+        if let Some(digest) = digest {
+            tags.entry(digest.to_owned()).or_default().push(path);
+        }
+    }
+    tags
+}
+
+/// The packages of one list above one image: those that builds take, and those that they took before.
+fn generations(entry: Entry) -> Vec<Entry> {
+    let newest = system::newest_of(&entry.paths[0]);
+    let (kept, left): (Vec<PathBuf>, Vec<PathBuf>) =
+        children(&entry.paths[0]).partition(|path| Some(path) == newest.as_ref());
+    let left_over = |path| Entry { paths: vec![path], note: None, is_left: true, ..entry.clone() };
+    let mut all: Vec<Entry> = left.into_iter().map(left_over).collect();
+    if newest.is_some() {
+        all.push(Entry { paths: kept, ..entry });
+    } else if all.is_empty() {
+        all.push(Entry { is_left: true, ..entry });
+    }
+    all
+}
+
+/// What is being made beside finished entries, or was by processes that are gone.
+fn unfinished(folder: &Path) -> Vec<Entry> {
+    let is_unfinished =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".new-"));
+    let entry = |path: PathBuf| {
+        let used = time(&path)?;
+        Some(Entry { kind: Kind::Temporary, used, paths: vec![path], note: None, is_left: true })
+    };
+    children(folder).filter(is_unfinished).filter_map(entry).collect()
+}
+
+/// What is in a folder; nothing, where there is none.
+pub(super) fn children(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     fs_err::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 

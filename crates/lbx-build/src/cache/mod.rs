@@ -10,21 +10,25 @@ mod verify;
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use lbx_image::Image;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use serde::{Deserialize, Serialize};
 
 pub use self::gc::{Collected, Wanted, collect};
 pub use self::usage::{Amount, usage};
-pub use self::verify::{Damage, verify};
+pub use self::verify::{Damage, Verified, verify};
 
 use crate::error::Error;
 
+/// The file that is held.
+const LOCK: &str = "lock";
 /// How often, and how long, whoever wants to have the store alone asks for it.
-const PAUSE: Duration = Duration::from_millis(100);
-const PATIENCE: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(10);
+const PATIENCE: u32 = 500;
 
 /// What the store has, in the words of its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -75,13 +79,15 @@ struct ImageNote {
 /// Holds the store for as long as the file is open, so that nothing is removed from it. Nothing is held where the file
 /// system does not let, or cannot.
 pub(crate) fn hold(cache_dir: &Path) -> Option<File> {
-    let file = lock_file(cache_dir).ok()?;
-    file.lock_shared().is_ok().then_some(file)
+    // Where the user may not write, another host may all the same.
+    let file = lock_file(cache_dir)
+        .or_else(|_| fs_err::File::open(cache_dir.join(LOCK)).map(fs_err::File::into_file));
+    file.ok().filter(|file| file.lock_shared().is_ok())
 }
 
 fn lock_file(cache_dir: &Path) -> Result<File, Error> {
     let mut options = fs_err::OpenOptions::new();
-    Ok(options.create(true).truncate(false).write(true).open(cache_dir.join("lock"))?.into_file())
+    Ok(options.create(true).truncate(false).read(true).write(true).open(cache_dir.join(LOCK))?.into_file())
 }
 
 /// Has the store alone.
@@ -121,14 +127,28 @@ pub(crate) fn note_image(cache_dir: &Path, image: &Image) {
 }
 
 fn note_with(cache_dir: &Path, name: &str, text: &[u8]) {
-    let path = cache_dir.join("used").join(name);
+    let folder = cache_dir.join("used");
+    let path = folder.join(name);
     let write = || {
-        fs_err::create_dir_all(path.parent()?).ok()?;
-        fs_err::write(&path, text).ok()
+        if fs_err::read(&path).is_ok_and(|known| known == text) {
+            return touch(&path);
+        }
+        fs_err::create_dir_all(&folder)?;
+        // By rename: an image whose note was cut off would be none.
+        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+        file.write_all(text)?;
+        file.persist(&path).map(drop).map_err(|error| error.error)
     };
-    if write().is_none() {
-        tracing::debug!(name, "the use is not noted");
+    if let Err(error) = write() {
+        tracing::debug!(name, %error, "the use is not noted");
     }
+}
+
+/// Sets the time of a file to now, by the clock of the file system.
+fn touch(path: &Path) -> io::Result<()> {
+    let of = |nanoseconds| Timespec { tv_sec: 0, tv_nsec: nanoseconds };
+    let times = Timestamps { last_access: of(UTIME_OMIT), last_modification: of(UTIME_NOW) };
+    Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::empty())?)
 }
 
 /// When things were used last, by their notes' names.

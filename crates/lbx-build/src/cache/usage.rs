@@ -27,11 +27,13 @@ pub fn usage(cache_dir: &Path) -> BTreeMap<Kind, Amount> {
         amount.bytes += entry.paths.iter().map(|path| size(path, &mut seen)).sum::<u64>();
     }
     let temporary = ["tmp", "index/tmp"].map(|folder| cache_dir.join(folder));
-    let bytes = temporary.iter().map(|folder| size(folder, &mut seen)).sum();
+    let bytes: u64 = temporary.iter().map(|folder| size(folder, &mut seen)).sum();
     let count = |folder: &std::path::PathBuf| fs_err::read_dir(folder).map_or(0, Iterator::count);
-    let under_way = temporary.iter().map(count).sum();
+    let under_way: usize = temporary.iter().map(count).sum();
     if under_way > 0 {
-        all.insert(Kind::Temporary, Amount { entries: under_way, bytes });
+        let amount = all.entry(Kind::Temporary).or_default();
+        amount.entries += under_way;
+        amount.bytes += bytes;
     }
     all
 }

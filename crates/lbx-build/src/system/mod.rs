@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 
 use crate::base::{self, Base, Output, Serves};
 use crate::builder::cache_key;
+use crate::cache;
 use crate::engine::Context;
 use crate::error::{Error, PackagesError};
 use crate::event::Event;
@@ -71,7 +72,9 @@ pub(crate) fn install(
     let way = &installation.way;
     let mut parts = vec![SCRIPT, base.image.manifest_digest.as_str(), way.name()];
     parts.extend(wanted.iter().map(String::as_str));
-    let place = site.store.root().join("packages/v1").join(cache_key(&parts));
+    let key = cache_key(&parts);
+    let place = site.store.root().join("packages/v1").join(&key);
+    cache::note(site.store.root(), &format!("packages-{key}"));
     if !context.options.rebuild
         && let Some((kept, place)) = newest(&place)
     {
@@ -302,7 +305,7 @@ fn added(before: &str, after: &str) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// Where the next one of these is kept. Each has a folder of its own, and none is removed: somebody may be
+/// Where the next one of these is kept. Each has a folder of its own, and no build removes one: another may be
 /// building in one before.
 fn generations(place: &Path) -> Result<Vec<u32>, Error> {
     let mut all = Vec::new();
@@ -320,6 +323,11 @@ fn newest(place: &Path) -> Option<(Record, PathBuf)> {
         let place = place.join(number.to_string());
         Some((Record::read(&place)?, place))
     })
+}
+
+/// The folder of the last one that is whole, of those that are kept for one image and list.
+pub(crate) fn newest_of(place: &Path) -> Option<PathBuf> {
+    newest(place).map(|(_, place)| place)
 }
 
 /// Moves what was made to its place, whole, and returns that.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lbx_build::cache::{Amount, Collected, Kind, Wanted, collect, usage, verify};
+use lbx_build::cache::{Amount, Collected, Kind, Verified, Wanted, collect, usage, verify};
 use lbx_build::{Cancel, bytes};
 use serde_json::json;
 
@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::render::{Output, count, short_path};
 
 /// What goes when nothing else is said. Days.
-const OLD: u64 = 30;
+const OLD: u32 = 30;
 
 /// Does it, and says what came of it.
 pub(crate) fn run(arguments: &Arguments, cache: &Cache, environment: &Environment) -> u8 {
@@ -43,7 +43,7 @@ fn du(output: &Output, environment: &Environment) -> Result<u8, Failure> {
 fn gc(output: &Output, wanted: &Collect, environment: &Environment) -> Result<u8, Failure> {
     // A size says what is to stay, so that nothing else has to go.
     let days = wanted.older_than.or_else(|| wanted.max_size.is_none().then_some(OLD));
-    let age = days.map(|days| Duration::from_secs(days * 24 * 60 * 60));
+    let age = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 60 * 60));
     let options = Wanted { size: wanted.max_size, age, dry_run: wanted.dry_run };
     let Collected { gone, left } = collect(&cache_dir(environment)?, options)?;
     let freed: u64 = gone.values().map(|amount| amount.bytes).sum();
@@ -61,11 +61,14 @@ fn gc(output: &Output, wanted: &Collect, environment: &Environment) -> Result<u8
 
 fn check(output: &Output, wanted: &Verify, environment: &Environment) -> Result<u8, Failure> {
     let folder = cache_dir(environment)?;
-    let (read, damaged) = verify(&folder, wanted.dry_run, &Cancel::new())?;
-    output.json(&json!({"reason": "verified", "read": read, "damaged": damaged, "removed": !wanted.dry_run}));
-    let word = if wanted.dry_run { "damaged" } else { "damaged, and removed" };
+    let Verified { read, damaged, removed } = verify(&folder, wanted.dry_run, &Cancel::new())?;
+    output.json(&json!({"reason": "verified", "read": read, "damaged": damaged, "removed": removed}));
+    let word = if removed { "damaged, and removed" } else { "damaged" };
     for one in &damaged {
         output.result(&format!("{word}: {}", short_path(&one.path, &folder)));
+    }
+    if !removed && !wanted.dry_run && !damaged.is_empty() {
+        output.note("nothing is removed while the store is in use: try again when builds have ended");
     }
     output.result(&format!(
         "{} read, {} damaged",

@@ -307,15 +307,17 @@ fn documents_and_layers_that_cannot_be_read_are_damaged_and_so_is_what_the_disk_
     let bad = [
         format!("refs/{}.json", hex(1)),
         format!("built/{}.json", hex(1)),
+        format!("index/pages/{}.json", hex(1)),
         format!("layers/v1/{}", hex(1)),
         // A folder can be read as little as a file with a bad block.
         format!("blobs/sha256/{}", hex(1)),
     ];
-    for path in &bad[..2] {
+    for path in &bad[..3] {
         fs_err::create_dir_all(store.join(path).parent().expect("a folder")).expect("a folder");
-        fs_err::write(store.join(path), "{\"cut").expect("written");
+        fs_err::write(store.join(path), if path.contains("pages") { "{}" } else { "{\"cut" })
+            .expect("written");
     }
-    for path in &bad[2..] {
+    for path in &bad[3..] {
         fs_err::create_dir_all(store.join(path)).expect("a folder");
     }
     let damaged = verify(1)["damaged"].as_array().expect("a list").len();

@@ -48,5 +48,5 @@ pub use self::name::{normalize, version_of};
 pub use self::page::{File, Page, Status};
 pub use self::server::{Exchange, Exchanged, Given, Offer, Server, Session, Wanted};
 pub use self::settings::{ClientCertificate, FindLinks, Limits, Settings, Strategy, Timeouts, TrustedHost};
-pub use self::store::{Store, Stored};
+pub use self::store::{Store, Stored, is_document};
 pub use self::taken::{Failed, Refused, Taken, TakenFile};

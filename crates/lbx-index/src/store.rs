@@ -9,6 +9,9 @@
 //!   tmp/                work under way; whoever works holds a lock on `KEY.lock`, or on the file itself
 //! ```
 //!
+//! Documents end in a checksum, because what they say is believed: a page that its server calls unchanged is not had again.
+//! Whoever reads something sets its time, so that it is known what was not used for long.
+//!
 //! Whatever has its final name is complete: it was written under `tmp/` and renamed. Nothing here has a login or the
 //! query of an address in it.
 
@@ -21,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +33,8 @@ use crate::{Digest, Error, Hashes, Page};
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 128 << 10;
+/// How long the checksum of a document is, with the line feed before it. Bytes.
+const CHECKSUM: usize = 9;
 /// The largest document that is read back, in bytes.
 const DOCUMENT: u64 = 512 << 20;
 
@@ -128,6 +134,7 @@ impl Store {
     pub fn file(&self, digest: &Digest) -> Result<Option<Stored>, Error> {
         let path = self.path(digest);
         let Some(file) = optional(fs::File::open(&path))? else { return Ok(None) };
+        touch(&path);
         let size = file.metadata()?.len();
         let seen = || self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         if !seen().contains(digest) {
@@ -232,7 +239,8 @@ impl Store {
 
     fn put_document(&self, path: &Path, value: &impl Serialize) -> Result<(), Error> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let bytes = serde_json::to_vec(value).map_err(io::Error::from)?;
+        let mut bytes = serde_json::to_vec(value).map_err(io::Error::from)?;
+        bytes.extend_from_slice(&checksum(&bytes));
         loop {
             let number = COUNTER.fetch_add(1, Ordering::Relaxed);
             let temporary = self.tmp(&format!("{}-{number}.new", std::process::id()));
@@ -296,11 +304,45 @@ fn document<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let file = fs::File::open(path).ok()?;
     let mut bytes = Vec::new();
     file.take(DOCUMENT).read_to_end(&mut bytes).ok()?;
-    serde_json::from_slice(&bytes)
+    touch(path);
+    let Some(text) = checked(&bytes) else {
+        tracing::debug!(path = %path.display(), "what does not have its checksum is left out");
+        return None;
+    };
+    serde_json::from_slice(text)
         .inspect_err(
             |error| tracing::debug!(%error, path = %path.display(), "what cannot be read is left out"),
         )
         .ok()
+}
+
+/// Whether a document of the store is what it was when it was written, by its bytes.
+pub fn is_document(bytes: &[u8]) -> bool {
+    checked(bytes).is_some_and(|text| serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok())
+}
+
+/// A document without its checksum, if it has that.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (text, sum) = bytes.split_last_chunk::<CHECKSUM>()?;
+    (checksum(text) == *sum).then_some(text)
+}
+
+/// What stands behind a document. Against accidents, and fast: pages have megabytes.
+fn checksum(text: &[u8]) -> [u8; CHECKSUM] {
+    let mut crc = flate2::Crc::new();
+    crc.update(text);
+    let mut sum = [b'\n'; CHECKSUM];
+    sum[1..].copy_from_slice(format!("{:08x}", crc.sum()).as_bytes());
+    sum
+}
+
+/// Sets the time of a file to now, by the clock of the file system. It is no error where nobody may.
+fn touch(path: &Path) {
+    let of = |nanoseconds| Timespec { tv_sec: 0, tv_nsec: nanoseconds };
+    let times = Timestamps { last_access: of(UTIME_OMIT), last_modification: of(UTIME_NOW) };
+    if let Err(error) = rustix::fs::utimensat(CWD, path, &times, AtFlags::empty()) {
+        tracing::debug!(%error, path = %path.display(), "the use is not noted");
+    }
 }
 
 fn sweep_one(path: &Path) -> Result<(), Error> {
@@ -450,6 +492,44 @@ mod tests {
         assert_eq!(store.known("k"), Some(Digest::of(b"x")));
         fs::write(store.known_path("k"), b"{").expect("damage");
         assert_eq!(store.known("k"), None);
+    }
+
+    #[test]
+    fn a_document_that_was_changed_or_cut_off_is_absent() {
+        let (_home, store) = store();
+        store.put_known("k", Digest::of(b"x")).expect("kept");
+        let whole = fs::read(store.known_path("k")).expect("a document");
+        assert!(is_document(&whole));
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 1;
+            for bytes in [&changed[..], &whole[..at]] {
+                assert!(!is_document(bytes), "byte {at}");
+                fs::write(store.known_path("k"), bytes).expect("damage");
+                assert_eq!(store.known("k"), None, "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_reads_something_sets_its_time() {
+        let (_home, store) = store();
+        store.put_known("k", Digest::of(b"x")).expect("kept");
+        let (document, file) = (store.known_path("k"), put(&store, b"bytes"));
+        let old = std::time::UNIX_EPOCH;
+        for path in [&document, &file.path] {
+            fs::File::options()
+                .write(true)
+                .open(path)
+                .expect("a file")
+                .file()
+                .set_modified(old)
+                .expect("set");
+        }
+        assert!(store.known("k").is_some() && store.file(&file.digest).expect("no error").is_some());
+        for path in [&document, &file.path] {
+            assert_ne!(fs::metadata(path).and_then(|found| found.modified()).expect("a time"), old);
+        }
     }
 
     #[test]

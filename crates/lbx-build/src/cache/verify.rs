@@ -76,8 +76,8 @@ const PLACES: [(&str, Read); 9] = [
     ("parts/v1", Read::Part),
     ("layers/v1", Read::Layer),
     ("refs", Read::Document),
-    ("index/pages", Read::Document),
-    ("index/known", Read::Document),
+    ("index/pages", Read::IndexDocument),
+    ("index/known", Read::IndexDocument),
     ("built", Read::Document),
 ];
 
@@ -94,14 +94,16 @@ enum Read {
     Layer,
     /// A document: whether it can be read.
     Document,
+    /// A document of an index, against its checksum.
+    IndexDocument,
 }
 
 impl Read {
     /// Whether a path is one of these. Locks, and what is being made, are not.
     fn is_one(self, path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let digest =
-            if self == Self::Document { name.strip_suffix(".json").unwrap_or_default() } else { &name };
+        let is_document = matches!(self, Self::Document | Self::IndexDocument);
+        let digest = if is_document { name.strip_suffix(".json").unwrap_or_default() } else { &name };
         digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
     }
 }
@@ -119,6 +121,9 @@ impl Reader<'_> {
         let found = match kind {
             Read::File => has_its_name(path).map(all).map_err(Error::from),
             Read::Document => is_document(path).map(all).map_err(Error::from),
+            Read::IndexDocument => {
+                fs_err::read(path).map(|bytes| all(lbx_index::is_document(&bytes))).map_err(Error::from)
+            }
             Read::Layer => is_document(&path.join("layer.json"))
                 .map(|is| all(is && path.join("tree").is_dir()))
                 .map_err(Error::from),

@@ -153,3 +153,35 @@ fn a_disk_that_is_full_under_what_is_kept_is_named_and_the_next_build_is_well() 
         assert!(project.zip("again") == first, "{part}");
     }
 }
+
+#[test]
+fn a_store_that_may_only_be_read_is_enough_where_it_has_all_and_is_named_where_it_lacks_something() {
+    let project = Project::new(&["one"], 20_000, "");
+    succeeds(&mut project.build("first"));
+    let (first, store) = (project.zip("first"), project.home.cache().join("lbx"));
+    let script = "mount --bind \"$XDG_CACHE_HOME\" \"$XDG_CACHE_HOME\"; \
+                  mount -o remount,bind,ro \"$XDG_CACHE_HOME\"; \
+                  exec \"$1\" build --image 127.0.0.1:1/none:1 --out-dir \"$2\"";
+    let build = |out: &str| {
+        let mut command = in_namespace(&project.home, script)?;
+        Some(run(command.arg(out).env("PIP_INDEX_URL", format!("http://{}/simple", project.index.address()))))
+    };
+    for lacking in ["", "parts/v1", "wheels"] {
+        if !lacking.is_empty() {
+            fs_err::remove_dir_all(store.join(lacking)).expect("removed");
+            fs_err::create_dir(store.join(lacking)).expect("a folder");
+        }
+        let out = format!("without-{}", lacking.replace('/', "-"));
+        let Some(ran) = build(&out) else { return };
+        if lacking.is_empty() {
+            assert_eq!(ran.code, 0, "{}", ran.stderr);
+            assert!(project.zip(&out) == first);
+            continue;
+        }
+        let expected = "error: cannot open the store: cannot write to the store [ROOT]/cache/lbx: Read-only file system (os error 30)\n\
+                        hint: let LBX_CACHE_DIR name a directory that you can write to";
+        let said = project.home.redact(ran.stderr.trim_end());
+        assert!(ran.code == 1 && said.ends_with(expected), "{lacking}: {said}");
+        assert!(!project.home.project().join(&out).join("app.zip").exists(), "{lacking}");
+    }
+}

@@ -255,7 +255,7 @@ pub async fn build(
     observer: &Observer,
 ) -> Result<Outcome, Error> {
     let mut laps = Laps::begin();
-    let from = options.from.clone();
+    let (from, cache_dir) = (options.from.clone(), host.cache_dir.clone());
     let begun = Begun::new(&project, &plan, &host, &options);
     let workshop = prepare(project, plan, host, options, cancel, observer)?;
     if let Some(from) = from {
@@ -273,7 +273,8 @@ pub async fn build(
     }
     // Everything from here on blocks: processes, files, hashing. It has threads of its own.
     let work = tokio::task::spawn_blocking(move || build_in(&workshop, begun, laps));
-    work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    let built = work.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    built.map_err(|error| error.in_closed_store(&cache_dir))
 }
 
 /// Gets ready. What is wrong with the user's own files is said here, before anything is fetched for it.
@@ -296,8 +297,12 @@ pub(crate) fn prepare(
     let build_arch = Architecture::parse(std::env::consts::ARCH).unwrap_or(plan.arch);
     let choice = ImageChoice { arch: build_arch, ..plan.image_choice() };
     let ground = Ground::open(choice, host, options.limits, cancel, observer)?;
-    // Said of the whole store, and not of the first part of it that is written to.
-    drop(ground.store.scratch().map_err(Error::store)?);
+    // Said of the whole store, and not of the first part of it that is written to. Where all is locked, the store may have
+    // all that is needed, and need not be written to.
+    match ground.store.scratch() {
+        Err(lbx_image::Error::Unwritable { .. }) if is_locked => {}
+        scratch => drop(scratch.map_err(Error::store)?),
+    }
     let cache_dir = &ground.host.cache_dir;
     let wheels = WheelStore::open(&cache_dir.join("wheels"))
         .map_err(|source| Error::WheelStore(Box::new(source)).in_store(cache_dir, "wheels"))?;

@@ -123,8 +123,11 @@ impl Set<'_> {
         }
         let fetched = self.fetch(&files)?;
         let errand = Errand::new(self.index);
-        let scratch = self.context.ground.store.scratch();
-        let scratch = scratch.map_err(|source| resolve::image_error(self.context, source))?;
+        // Where nothing is built, there may be no room, nor any right to write.
+        let scratch = || {
+            let scratch = self.context.ground.store.scratch();
+            scratch.map_err(|source| resolve::image_error(self.context, source))
+        };
         let (mut wheels, mut taken) = (Vec::new(), Vec::new());
         for (number, (package, choice)) in chosen.iter().enumerate() {
             self.context.ground.cancel.check()?;
@@ -146,9 +149,10 @@ impl Set<'_> {
                 Choice::Path(path, subdirectory) => self.local(
                     &errand,
                     (path, subdirectory),
-                    &resolve::folder(&scratch.path("lock"), &number.to_string())?,
+                    &resolve::folder(&scratch()?.path("lock"), &number.to_string())?,
                 )?,
                 Choice::Git(url) => {
+                    let scratch = scratch()?;
                     let work = resolve::folder(&scratch.path("lock"), &number.to_string())?;
                     local::repository(&self.workshop.builder()?, &errand, url, &work)?
                 }

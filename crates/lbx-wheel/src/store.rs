@@ -315,7 +315,11 @@ impl WheelStore {
     /// Removes directories that no one is filling: if the lock can be had, all of them. What can't be removed takes
     /// room and does no other harm, so it must not keep anybody from using the store.
     fn remove_leftovers(&self) -> Result<(), WheelError> {
-        let lock = self.lock_file(LOCK)?;
+        let lock = match self.lock_file(LOCK) {
+            // What can only be read has what it has.
+            Err(WheelError::Io(error)) if is_closed(&error) => return Ok(()),
+            lock => lock?,
+        };
         if lock.file().try_lock().is_err() {
             return Ok(());
         }
@@ -454,6 +458,11 @@ fn find_wheel(directory: &Path) -> Result<Option<(PathBuf, WheelFilename)>, Whee
         }
     }
     Ok(None)
+}
+
+/// Whether the store may only be read.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 /// Whether a rename found a directory with something in it.

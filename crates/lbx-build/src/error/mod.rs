@@ -3,6 +3,7 @@
 //! Messages are lower-case fragments that chain through `source()`. Advice is never in the message; it
 //! is [`Error::hint`]. Exit codes are the caller's: it maps [`Error::kind`].
 
+mod cause;
 mod hint;
 mod system;
 mod zip;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use lbx_plan::PlanError;
 
+use self::cause::no_space;
 pub use self::system::PackagesError;
 pub use self::zip::ZipError;
 pub use crate::bytecode::BytecodeError;
@@ -718,33 +720,6 @@ const NO_SPACE: [&str; 2] = [suspect::NO_SPACE, "Disk quota exceeded"];
 fn is_the_systems(error: &lbx_image::Error) -> bool {
     use lbx_image::Error;
     matches!(error, Error::DiskFull { .. } | Error::Unwritable { .. } | Error::Io(_))
-}
-
-/// How the system says that something could not be written for want of room, if it does, at whatever depth.
-fn no_space(error: &Error) -> Option<io::ErrorKind> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        let kind = io_error(error).map(io::Error::kind);
-        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
-            return kind;
-        }
-        cause = error.source();
-    }
-    None
-}
-
-/// An I/O error, also one inside a transparent variant, which a walk along `source()` passes over.
-fn io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::Error> {
-    if let Some(Error::Io(error)) = error.downcast_ref() {
-        return Some(error);
-    }
-    // Boxed where it stands in this crate's errors, and the box is what is seen.
-    let wheel =
-        error.downcast_ref().or_else(|| error.downcast_ref::<Box<lbx_wheel::WheelError>>().map(|b| &**b));
-    if let Some(lbx_wheel::WheelError::Io(error)) = wheel {
-        return Some(error);
-    }
-    error.downcast_ref()
 }
 
 impl From<PackagesError> for Error {

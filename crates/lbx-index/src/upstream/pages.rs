@@ -44,7 +44,14 @@ impl Upstream {
                 }
                 Ok(Ok(Some(fresh))) => {
                     let writer = store.clone();
-                    return blocking(move || writer.put_page(&key, &fresh).map(|()| fresh.page)).await;
+                    return blocking(move || match writer.put_page(&key, &fresh) {
+                        Err(Error::Io(error)) if is_closed(&error) => {
+                            tracing::debug!(%error, "a page is not kept");
+                            Ok(fresh.page)
+                        }
+                        kept => kept.map(|()| fresh.page),
+                    })
+                    .await;
                 }
                 Ok(Err(failure)) => failure,
                 Err(_) => {
@@ -121,6 +128,11 @@ impl Upstream {
             }
         }
     }
+}
+
+/// Whether the store is one that may only be read: its pages are asked for again each time.
+fn is_closed(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied)
 }
 
 /// None when it is more than the limit.

@@ -258,14 +258,10 @@ fn a_handler_is_imported_as_lambda_does_it() {
     let traceback = "lbx:   |   File \"/var/task/lost.py\", line 4, in <module>\nlbx:   |     start()\n";
     assert!(ran.stderr.contains(traceback), "{}", ran.stderr);
     assert!(!ran.stderr.contains("importlib"), "{}", ran.stderr);
-    // Where nothing needs the image, nothing runs, unless it is asked for; and not where it is refused.
+    // Without requirements nothing runs, unless it is asked for; and not where it is refused.
     assert_eq!(build("lost.handler", "").code, 0);
-    let compiled = "bytecode = true\n";
-    let text = |check: &str| fs_err::read_to_string(home.project().join("lbx.toml")).expect("text") + check;
-    for (check, code) in [("", 8), ("[check]\nimport = false\n", 0)] {
-        build("lost.handler", "");
-        home.write("lbx.toml", text(check).replacen(HEAD, &format!("{HEAD}{compiled}"), 1));
-        let ran = run(&mut lbx_shared(&home, &["build", "--image", &image]));
-        assert_eq!(ran.code, code, "{}", ran.stderr);
-    }
+    home.write("r.txt", "");
+    let requires = "[defaults]\nrequirements = [\"r.txt\"]\n";
+    assert_eq!(build("lost.handler", requires).code, 8, "the image is there anyway");
+    assert_eq!(build("lost.handler", &format!("{requires}[check]\nimport = false\n")).code, 0);
 }

@@ -9,7 +9,7 @@ use lbx_testkit::wheels::Wheel;
 use serde_json::Value;
 
 use crate::locks::{command, succeeds, wheel, wheels};
-use crate::support::{HEAD, image, lbx_shared};
+use crate::support::{HEAD, image};
 
 /// The exit code when the checks find that something will not work.
 const CHECKS: i32 = 8;
@@ -199,69 +199,4 @@ fn the_sdk_is_left_to_the_runtime_where_its_versions_are_accepted() {
     assert!(listed.contains("boto3.py") && listed.contains("botocore.py"), "{listed}");
     let why = report(&home)["artifacts"][0]["runtime_provided"]["kept"]["why"].to_string();
     assert!(why.contains("boto3") && why.contains("1.0"), "{why}");
-}
-
-/// Handlers by what they are, with the exit code of a build and what is said of each.
-#[test]
-fn a_handler_is_imported_as_lambda_does_it() {
-    let Some(image) = image() else { return };
-    let home = Home::new();
-    home.write("layer/shared/__init__.py", "SHARED = 'layer'\n");
-    home.write(
-        "src/good.py",
-        "import boto_is_not_here_but_this_is\nfrom shared import SHARED\ndef handler(e, c):\n    pass\n",
-    );
-    home.write(
-        "src/boto_is_not_here_but_this_is.py",
-        "import os\nassert os.environ['AWS_REGION'] and os.getcwd() == '/var/task'\n",
-    );
-    home.write("src/sub/deep.py", "def handler(e, c):\n    pass\n");
-    home.write("src/lost.py", "def start():\n    import not_there\n\nstart()\n");
-    home.write("src/bad.py", "def handler(e, c)\n    pass\n");
-    home.write("src/variable.py", "import os\nTABLE = os.environ['TABLE']\ndef handler(e, c):\n    pass\n");
-    home.write("src/network.py", "import socket\nsocket.create_connection(('192.0.2.1', 80))\n");
-    home.write("src/exits.py", "import os\nprint('bye')\nos._exit(3)\n");
-    home.write("src/other.py", "handler = 1\n");
-    let build = |handler: &str, more: &str| {
-        let layers =
-            "[functions.app]\nsource = \"src\"\nlayers = [\"base\"]\n[layers.base]\nsource = \"layer\"\n";
-        home.write(
-            "lbx.toml",
-            format!("{HEAD}{layers}{more}")
-                .replace("layers = [", &format!("handler = \"{handler}\"\nlayers = [")),
-        );
-        run(&mut lbx_shared(&home, &["build", "--image", &image]))
-    };
-    let always = "[check]\nimport = true\n";
-    for handler in ["good.handler", "sub/deep.handler", "sub.deep.handler"] {
-        let ran = build(handler, always);
-        assert_eq!(ran.code, 0, "{handler}: {}", ran.stderr);
-        assert!(!ran.stderr.contains("warning"), "{handler}: {}", ran.stderr);
-    }
-    let cases = [
-        ("lost.handler", 8, "cannot be imported: ModuleNotFoundError: No module named 'not_there'"),
-        ("nowhere.handler", 8, "cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
-        ("bad.handler", 8, "cannot be imported: SyntaxError: expected ':'"),
-        ("good.hander", 8, "the module of the handler `good.hander` has no `hander`"),
-        ("other.handler", 8, "`handler` of the handler `other.handler` cannot be called"),
-        ("sys.exit", 8, "is in `sys`, which is a module of Python itself"),
-        ("variable.handler", 0, "raises when it is imported: KeyError: 'TABLE'"),
-        ("network.handler", 0, "raises when it is imported: PermissionError: [Errno 13] Permission denied"),
-        ("exits.handler", 0, "Python ends when the handler `exits.handler` is imported (exit status 3)"),
-    ];
-    for (handler, code, said) in cases {
-        let ran = build(handler, always);
-        assert_eq!(ran.code, code, "{handler}: {}", ran.stderr);
-        assert!(ran.stderr.contains(said), "{handler}: {}", ran.stderr);
-    }
-    let ran = build("lost.handler", always);
-    let traceback = "lbx:   |   File \"/var/task/lost.py\", line 4, in <module>\nlbx:   |     start()\n";
-    assert!(ran.stderr.contains(traceback), "{}", ran.stderr);
-    assert!(!ran.stderr.contains("importlib"), "{}", ran.stderr);
-    // Without requirements nothing runs, unless it is asked for; and not where it is refused.
-    assert_eq!(build("lost.handler", "").code, 0);
-    home.write("r.txt", "");
-    let requires = "[defaults]\nrequirements = [\"r.txt\"]\n";
-    assert_eq!(build("lost.handler", requires).code, 8, "the image is there anyway");
-    assert_eq!(build("lost.handler", &format!("{requires}[check]\nimport = false\n")).code, 0);
 }

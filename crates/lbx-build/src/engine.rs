@@ -394,7 +394,7 @@ fn build_in(workshop: &Arc<Workshop>, mut begun: Begun, mut laps: Laps) -> Resul
     })?;
     context.ground.cancel.check()?;
     laps.end(|seconds| &mut seconds.package);
-    let built = check_all(workshop, &staging, built)?;
+    let built = check_all(context, built)?;
     laps.end(|seconds| &mut seconds.check);
     let page = context.options.page;
     let page = page.then(|| Page::new(&built, context.plan.arch.lambda(), &context.options.destination));
@@ -436,12 +436,7 @@ fn note_used(context: &Context, sets: &[ResolvedSet], found: &[(String, Before)]
 }
 
 /// Looks at all artifacts, and says what is wrong with them. It is an error where one will not work.
-fn check_all(
-    workshop: &Workshop,
-    staging: &publish::Staging,
-    mut built: Vec<archive::Built>,
-) -> Result<Vec<archive::Built>, Error> {
-    let context = workshop.context();
+fn check_all(context: &Context, mut built: Vec<archive::Built>) -> Result<Vec<archive::Built>, Error> {
     let plan = &context.plan;
     let target = check::Target { runtime: &plan.runtime, arch: plan.arch, libraries: &[] };
     let subjects: Vec<check::Subject<'_>> = built.iter().map(archive::Built::subject).collect();
@@ -453,7 +448,6 @@ fn check_all(
         let mut findings = check::check(&subjects[index], layers.as_deref(), &target);
         findings.retain(|finding| !is_accepted(finding));
         findings.extend(check::of_the_sdk(built[index].report.runtime_provided.as_ref()));
-        findings.extend(check::import(workshop, artifact, staging)?);
         Ok(findings)
     })?;
     drop(subjects);

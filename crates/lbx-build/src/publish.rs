@@ -79,10 +79,7 @@ impl Staging {
         read: impl FnOnce(&File) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let zips = self.zips.lock().unwrap_or_else(PoisonError::into_inner);
-        // Others read theirs meanwhile.
-        let file = zips.get(name).map(|(file, _)| file.as_file().try_clone()).transpose()?;
-        drop(zips);
-        file.map_or(Ok(()), |file| read(&file))
+        zips.get(name).map_or(Ok(()), |(file, _)| read(file.as_file()))
     }
 
     /// A file that is locked while this process lives, so that whoever finds it knows.

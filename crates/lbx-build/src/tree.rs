@@ -1,7 +1,7 @@
 //! An artifact as a folder: the files of its zip with their modes and times, in the place of what an earlier build has left
 //! there. A folder with anything else in it is never touched.
 
-use std::fs::{File, FileTimes, Permissions};
+use std::fs::{FileTimes, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -77,7 +77,12 @@ impl Tree {
         fs_err::create_dir_all(beside)?;
         let new = tempfile::Builder::new().prefix(prune::UNFINISHED).tempdir_in(beside)?;
         let root = new.path().join("tree");
-        staging.read_zip(name, |zip| unpack(context, zip, &root))?;
+        staging.read_zip(name, |zip| {
+            let archive = Archive::open(zip, &OWN)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            folders(&root, archive.members())?;
+            parallel(context, archive.members(), |_, member| file(context, zip, &root, member)).map(drop)
+        })?;
         Ok(Self { new, place: place.to_owned(), record: record(cache_dir, place) })
     }
 
@@ -109,14 +114,6 @@ fn record(cache_dir: &Path, place: &Path) -> PathBuf {
     record::path_of(cache_dir, &place.to_string_lossy(), "tree")
 }
 
-/// Unpacks a zip of ours into a folder, with the modes that files have in Lambda. What is there already is replaced.
-pub(crate) fn unpack(context: &Context, zip: &File, root: &Path) -> Result<(), Error> {
-    let archive =
-        Archive::open(zip, &OWN).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    folders(root, archive.members())?;
-    parallel(context, archive.members(), |_, member| file(context, zip, root, member)).map(drop)
-}
-
 /// Makes all folders, with the modes that they have in Lambda.
 fn folders(root: &Path, members: &[Member]) -> Result<(), Error> {
     let mut last = PathBuf::new();
@@ -134,11 +131,10 @@ fn folders(root: &Path, members: &[Member]) -> Result<(), Error> {
     Ok(())
 }
 
-fn file(context: &Context, zip: &File, root: &Path, member: &Member) -> Result<(), Error> {
+fn file(context: &Context, zip: &std::fs::File, root: &Path, member: &Member) -> Result<(), Error> {
     let mode = if member.unix_mode.is_some_and(|mode| mode & 0o111 != 0) { 0o755 } else { 0o644 };
     let path = root.join(&member.name);
-    let mut options = fs_err::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(mode).open(path)?;
+    let mut file = fs_err::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     io::copy(&mut member.open(zip), &mut file)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.file().set_times(FileTimes::new().set_modified(time(context)))?;

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytecode::Bytecode;
 use crate::catalog::Architectures;
-use crate::import_check::ImportCheck;
 use crate::position::{At, Position};
 use crate::prune::{RuntimeProvided, Set};
 
@@ -210,10 +209,6 @@ pub struct Check {
     /// Patterns, as in `.gitignore`, of files that are as they are meant to be, whatever is found in them.
     #[serde(default)]
     pub accept: Vec<At<String>>,
-    /// Whether handlers are imported in the sandbox after a build: `true`, `false`, or `"auto"` (the default) for builds that
-    /// need the image anyway.
-    #[serde(default)]
-    pub import: ImportCheck,
 }
 
 /// A configuration that cannot be read: where, what, and what to do about it.

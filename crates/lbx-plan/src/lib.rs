@@ -22,7 +22,6 @@ mod catalog;
 mod config;
 mod encoding;
 mod hidden;
-mod import_check;
 pub mod locks;
 mod plan;
 mod position;
@@ -38,7 +37,6 @@ pub use config::{
 };
 pub use encoding::{EncodingError, decode};
 pub use hidden::Hidden;
-pub use import_check::ImportCheck;
 pub use plan::{Artifact, DependencySet, ImageChoice, Kind, Overrides, Plan, PlanError};
 pub use position::{At, Position};
 pub use project_name::{project_name, setup_name};

@@ -6,7 +6,6 @@
 mod elf;
 mod facts;
 mod files;
-mod import;
 mod limits;
 
 use std::collections::BTreeMap;
@@ -17,7 +16,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(crate) use self::facts::{ElfFacts, FACTS, Facts, LARGEST, has_facts, look};
-pub(crate) use self::import::import;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
@@ -43,8 +41,6 @@ pub enum Check {
     Secrets,
     /// What is left to the runtime.
     Runtime,
-    /// The import of the handler.
-    Import,
 }
 
 /// Something that is wrong.
@@ -62,13 +58,11 @@ pub struct Finding {
     pub message: String,
     /// What can be done about it.
     pub hint: Option<String>,
-    /// More of it, in lines, such as a traceback.
-    pub details: Option<String>,
 }
 
 impl Finding {
     fn new(severity: Severity, check: Check, message: String) -> Self {
-        Self { severity, check, path: None, owner: None, message, hint: None, details: None }
+        Self { severity, check, path: None, owner: None, message, hint: None }
     }
 
     fn about(self, file: &File<'_>) -> Self {

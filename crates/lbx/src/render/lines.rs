@@ -175,10 +175,8 @@ fn found(artifact: &str, finding: &Finding) -> String {
         None => format!("{} ", printable(path)),
     });
     let hint = finding.hint.as_ref().map(|hint| format!("\nlbx:   {}", printable(hint)));
-    let details = finding.details.iter().flat_map(|details| details.lines());
-    let details: String = details.flat_map(|line| ["\nlbx:   | ".to_owned(), printable(line)]).collect();
     let (place, hint) = (place.unwrap_or_default(), hint.unwrap_or_default());
-    format!("{severity}: {artifact}: {place}{}{details}{hint}", printable(&finding.message))
+    format!("{severity}: {artifact}: {place}{}{hint}", printable(&finding.message))
 }
 
 /// What is going to happen, in a line.

@@ -14,6 +14,7 @@
 //! | `requirements` | what pip refuses, and what is wrong with wheels |
 //! | `limits` | builds that use up what they may use |
 //! | `images` | what is wrong with a registry or an image |
+//! | `imports` | handlers imported after a build, as the runtime does it |
 //! | `architectures` | building for another CPU, and for two at once |
 //! | `sources` | what has to be built: source distributions, local projects |
 //! | `git` | repositories: over HTTP and ssh, pinned, with submodules, offline |
@@ -48,6 +49,7 @@ mod git;
 mod host;
 mod html;
 mod images;
+mod imports;
 mod incremental;
 mod indexes;
 mod interrupts;

@@ -263,9 +263,19 @@ pub(crate) fn run(
     serving: Option<&dyn Serves>,
     line: &(dyn Fn(&str) + Sync),
 ) -> Result<Output, Error> {
+    run_within(site, site.limits, spec, serving, line)
+}
+
+/// The same within other limits of time and disk.
+pub(crate) fn run_within(
+    site: &Site,
+    limits: Limits,
+    spec: &Spec,
+    serving: Option<&dyn Serves>,
+    line: &(dyn Fn(&str) + Sync),
+) -> Result<Output, Error> {
     site.cancel.check()?;
     let spec = site.isolate(spec.clone())?;
-    let limits = site.limits;
     let streams = Streams { stdin: Stream::Null, stdout: Stream::Pipe, stderr: Stream::Pipe };
     let mut running = site.host.launcher.spawn(&spec, streams)?;
     let handle = running.kill_handle();

@@ -17,6 +17,7 @@ use crate::check::{self, Finding, Severity};
 use crate::dependencies::{Ahead, Parts};
 use crate::error::Error;
 use crate::event::{Event, Observer};
+use crate::import::Imports;
 use crate::index::Places;
 use crate::limits::Limits;
 use crate::locked::{self, SetLock};
@@ -394,7 +395,7 @@ fn build_in(workshop: &Arc<Workshop>, mut begun: Begun, mut laps: Laps) -> Resul
     })?;
     context.ground.cancel.check()?;
     laps.end(|seconds| &mut seconds.package);
-    let built = check_all(context, built)?;
+    let built = check_all(workshop, &staging, built)?;
     laps.end(|seconds| &mut seconds.check);
     let page = context.options.page;
     let page = page.then(|| Page::new(&built, context.plan.arch.lambda(), &context.options.destination));
@@ -436,8 +437,14 @@ fn note_used(context: &Context, sets: &[ResolvedSet], found: &[(String, Before)]
 }
 
 /// Looks at all artifacts, and says what is wrong with them. It is an error where one will not work.
-fn check_all(context: &Context, mut built: Vec<archive::Built>) -> Result<Vec<archive::Built>, Error> {
+fn check_all(
+    workshop: &Workshop,
+    staging: &publish::Staging,
+    mut built: Vec<archive::Built>,
+) -> Result<Vec<archive::Built>, Error> {
+    let context = workshop.context();
     let plan = &context.plan;
+    let imports = Imports::of(workshop, staging)?;
     let target = check::Target { runtime: &plan.runtime, arch: plan.arch, libraries: &[] };
     let subjects: Vec<check::Subject<'_>> = built.iter().map(archive::Built::subject).collect();
     let is_accepted =
@@ -448,6 +455,9 @@ fn check_all(context: &Context, mut built: Vec<archive::Built>) -> Result<Vec<ar
         let mut findings = check::check(&subjects[index], layers.as_deref(), &target);
         findings.retain(|finding| !is_accepted(finding));
         findings.extend(check::of_the_sdk(built[index].report.runtime_provided.as_ref()));
+        if let Some(imports) = &imports {
+            findings.extend(imports.of_artifact(artifact)?);
+        }
         Ok(findings)
     })?;
     drop(subjects);

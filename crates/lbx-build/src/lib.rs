@@ -23,6 +23,7 @@ mod engine;
 mod error;
 mod event;
 mod explain;
+mod import;
 mod index;
 mod limits;
 mod listing;

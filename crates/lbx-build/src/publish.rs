@@ -72,14 +72,10 @@ impl Staging {
         Ok(tail)
     }
 
-    /// Reads the zip of an artifact that is written.
-    pub(crate) fn read_zip(
-        &self,
-        name: &str,
-        read: impl FnOnce(&File) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    /// The zip of an artifact that is written. It is read by places: whoever moves in it moves for all.
+    pub(crate) fn read_zip(&self, name: &str) -> Result<Option<File>, Error> {
         let zips = self.zips.lock().unwrap_or_else(PoisonError::into_inner);
-        zips.get(name).map_or(Ok(()), |(file, _)| read(file.as_file()))
+        Ok(zips.get(name).map(|(file, _)| file.as_file().try_clone()).transpose()?)
     }
 
     /// A file that is locked while this process lives, so that whoever finds it knows.

@@ -1,7 +1,7 @@
 //! An artifact as a folder: the files of its zip with their modes and times, in the place of what an earlier build has left
 //! there. A folder with anything else in it is never touched.
 
-use std::fs::{FileTimes, Permissions};
+use std::fs::{File, FileTimes, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+use crate::cancel::Cancel;
 use crate::engine::{Context, parallel};
 use crate::error::Error;
 use crate::publish::Staging;
@@ -77,12 +78,14 @@ impl Tree {
         fs_err::create_dir_all(beside)?;
         let new = tempfile::Builder::new().prefix(prune::UNFINISHED).tempdir_in(beside)?;
         let root = new.path().join("tree");
-        staging.read_zip(name, |zip| {
-            let archive = Archive::open(zip, &OWN)
+        if let Some(zip) = staging.read_zip(name)? {
+            let archive = Archive::open(&zip, &OWN)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            folders(&root, archive.members())?;
-            parallel(context, archive.members(), |_, member| file(context, zip, &root, member)).map(drop)
-        })?;
+            let members: Vec<&Member> = archive.members().iter().collect();
+            folders(&root, &members)?;
+            let time = time(context);
+            parallel(context, &members, |_, member| file(&zip, &root, member, time)).map(drop)?;
+        }
         Ok(Self { new, place: place.to_owned(), record: record(cache_dir, place) })
     }
 
@@ -114,8 +117,26 @@ fn record(cache_dir: &Path, place: &Path) -> PathBuf {
     record::path_of(cache_dir, &place.to_string_lossy(), "tree")
 }
 
+/// Unpacks a zip with the modes that its files have in Lambda. What is there already stays, and so does what a file is in
+/// the way of.
+pub(crate) fn unpack(zip: &File, limits: &Limits, root: &Path, cancel: &Cancel) -> Result<(), Error> {
+    let archive =
+        Archive::open(zip, limits).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let is_new = |member: &&Member| {
+        let found = fs_err::symlink_metadata(root.join(&member.name));
+        !member.is_dir && found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let members: Vec<&Member> = archive.members().iter().filter(is_new).collect();
+    folders(root, &members)?;
+    for member in members {
+        cancel.check()?;
+        file(zip, root, member, UNIX_EPOCH + Duration::from_secs(EARLIEST))?;
+    }
+    Ok(())
+}
+
 /// Makes all folders, with the modes that they have in Lambda.
-fn folders(root: &Path, members: &[Member]) -> Result<(), Error> {
+fn folders(root: &Path, members: &[&Member]) -> Result<(), Error> {
     let mut last = PathBuf::new();
     for folder in [""].into_iter().chain(members.iter().map(|member| member.name.as_str())) {
         let folder = root.join(Path::new(folder).parent().unwrap_or(Path::new("")));
@@ -131,13 +152,13 @@ fn folders(root: &Path, members: &[Member]) -> Result<(), Error> {
     Ok(())
 }
 
-fn file(context: &Context, zip: &std::fs::File, root: &Path, member: &Member) -> Result<(), Error> {
+fn file(zip: &File, root: &Path, member: &Member, time: SystemTime) -> Result<(), Error> {
     let mode = if member.unix_mode.is_some_and(|mode| mode & 0o111 != 0) { 0o755 } else { 0o644 };
     let path = root.join(&member.name);
     let mut file = fs_err::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     io::copy(&mut member.open(zip), &mut file)?;
     file.set_permissions(Permissions::from_mode(mode))?;
-    file.file().set_times(FileTimes::new().set_modified(time(context)))?;
+    file.file().set_times(FileTimes::new().set_modified(time))?;
     Ok(())
 }
 

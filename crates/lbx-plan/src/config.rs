@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytecode::Bytecode;
 use crate::catalog::Architectures;
+use crate::imports::Imports;
 use crate::position::{At, Position};
 use crate::prune::{RuntimeProvided, Set};
 
@@ -209,6 +210,10 @@ pub struct Check {
     /// Patterns, as in `.gitignore`, of files that are as they are meant to be, whatever is found in them.
     #[serde(default)]
     pub accept: Vec<At<String>>,
+    /// Whether the handlers of functions are imported as the runtime does it: `true`, `false`, or `"auto"` where the build
+    /// has opened the image for something else.
+    #[serde(default)]
+    pub import: Imports,
 }
 
 /// A configuration that cannot be read: where, what, and what to do about it.

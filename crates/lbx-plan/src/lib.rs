@@ -22,6 +22,7 @@ mod catalog;
 mod config;
 mod encoding;
 mod hidden;
+mod imports;
 pub mod locks;
 mod plan;
 mod position;
@@ -37,6 +38,7 @@ pub use config::{
 };
 pub use encoding::{EncodingError, decode};
 pub use hidden::Hidden;
+pub use imports::Imports;
 pub use plan::{Artifact, DependencySet, ImageChoice, Kind, Overrides, Plan, PlanError};
 pub use position::{At, Position};
 pub use project_name::{project_name, setup_name};

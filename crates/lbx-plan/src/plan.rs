@@ -12,6 +12,7 @@ use crate::bytecode::Bytecode;
 use crate::catalog::{Architecture, Runtime};
 use crate::config::{Build, Compression, Config, ConfigError, Function, Layer, distance};
 use crate::hidden::Hidden;
+use crate::imports::Imports;
 use crate::locks::Selection;
 use crate::position::At;
 use crate::prune::{self, Choices, Globs};
@@ -38,6 +39,8 @@ pub struct Plan {
     pub system_packages_of: BTreeMap<String, Vec<String>>,
     /// Files in which whatever the checks find is meant to be.
     pub accept: Globs,
+    /// Whether the handlers of functions are imported.
+    pub imports: Imports,
     /// The sets of dependencies, each resolved once however many artifacts use it.
     pub sets: Vec<DependencySet>,
     /// The artifacts, in the order of their names.
@@ -251,6 +254,7 @@ impl Plan {
             system_packages: sorted(&config.project.system_packages),
             system_packages_of: config.build.iter().filter_map(packages_of).collect(),
             accept: prune::globs(config, Some(&config.check.accept))?,
+            imports: config.check.import,
             sets: Vec::new(),
             artifacts: Vec::new(),
             not_selected: Vec::new(),

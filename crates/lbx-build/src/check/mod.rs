@@ -41,6 +41,8 @@ pub enum Check {
     Secrets,
     /// What is left to the runtime.
     Runtime,
+    /// The import of the handler.
+    Import,
 }
 
 /// Something that is wrong.
@@ -56,21 +58,28 @@ pub struct Finding {
     pub owner: Option<String>,
     /// What is wrong.
     pub message: String,
+    /// More of it, in lines, such as Python's traceback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<String>,
     /// What can be done about it.
     pub hint: Option<String>,
 }
 
 impl Finding {
-    fn new(severity: Severity, check: Check, message: String) -> Self {
-        Self { severity, check, path: None, owner: None, message, hint: None }
+    pub(crate) fn new(severity: Severity, check: Check, message: String) -> Self {
+        Self { severity, check, path: None, owner: None, message, details: None, hint: None }
     }
 
     fn about(self, file: &File<'_>) -> Self {
         Self { path: Some(file.path.to_owned()), owner: Some(file.owner.to_owned()), ..self }
     }
 
-    fn with_hint(self, hint: impl Into<String>) -> Self {
+    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    pub(crate) fn with_details(self, details: Option<String>) -> Self {
+        Self { details, ..self }
     }
 }
 

@@ -174,9 +174,17 @@ fn found(artifact: &str, finding: &Finding) -> String {
         Some(owner) => format!("{} ({}) ", printable(path), printable(owner)),
         None => format!("{} ", printable(path)),
     });
-    let hint = finding.hint.as_ref().map(|hint| format!("\nlbx:   {}", printable(hint)));
-    let (place, hint) = (place.unwrap_or_default(), hint.unwrap_or_default());
-    format!("{severity}: {artifact}: {place}{}{hint}", printable(&finding.message))
+    let below = |text: &String| {
+        let lines = text.lines().map(|line| format!("\nlbx:   {}", printable(line)));
+        lines.collect::<String>()
+    };
+    let details = finding.details.as_ref().map(below).unwrap_or_default();
+    let hint = finding.hint.as_ref().map(below).unwrap_or_default();
+    format!(
+        "{severity}: {artifact}: {}{}{details}{hint}",
+        place.unwrap_or_default(),
+        printable(&finding.message)
+    )
 }
 
 /// What is going to happen, in a line.

@@ -1,10 +1,9 @@
 //! Whether artifacts have bytecode: the value of `bytecode` in `lbx.toml`.
 
-use std::fmt;
-
 use schemars::JsonSchema;
-use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::switch::Switch;
 
 /// Whether an artifact has the bytecode of its modules.
 #[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema, PartialEq, Eq)]
@@ -24,34 +23,16 @@ pub enum Bytecode {
 const ONLY: &str = "only";
 
 fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "enum": [false, true, ONLY] })
+    Switch::schema(ONLY)
 }
 
 impl<'de> Deserialize<'de> for Bytecode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SwitchOrWord)
-    }
-}
-
-struct SwitchOrWord;
-
-impl Visitor<'_> for SwitchOrWord {
-    type Value = Bytecode;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`true`, `false` or \"{ONLY}\"")
-    }
-
-    fn visit_bool<E: de::Error>(self, switch: bool) -> Result<Self::Value, E> {
-        Ok(if switch { Bytecode::With } else { Bytecode::Without })
-    }
-
-    fn visit_str<E: de::Error>(self, word: &str) -> Result<Self::Value, E> {
-        if word == ONLY {
-            Ok(Bytecode::Only)
-        } else {
-            Err(E::invalid_value(de::Unexpected::Str(word), &self))
-        }
+        Ok(match Switch::read(deserializer, ONLY)? {
+            Switch::Is(true) => Self::With,
+            Switch::Is(false) => Self::Without,
+            Switch::Word => Self::Only,
+        })
     }
 }
 

@@ -1,10 +1,9 @@
 //! Whether handlers are imported to see whether they can be: the values that `import` of `[check]` takes.
 
-use std::fmt;
-
 use schemars::JsonSchema;
-use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::switch::Switch;
 
 /// Whether the handlers of functions are imported after a build.
 #[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema, PartialEq, Eq)]
@@ -24,30 +23,16 @@ pub enum Imports {
 const AUTO: &str = "auto";
 
 fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "enum": [false, true, AUTO] })
+    Switch::schema(AUTO)
 }
 
 impl<'de> Deserialize<'de> for Imports {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SwitchOrWord)
-    }
-}
-
-struct SwitchOrWord;
-
-impl Visitor<'_> for SwitchOrWord {
-    type Value = Imports;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`true`, `false` or \"{AUTO}\"")
-    }
-
-    fn visit_bool<E: de::Error>(self, switch: bool) -> Result<Self::Value, E> {
-        Ok(if switch { Imports::Always } else { Imports::Never })
-    }
-
-    fn visit_str<E: de::Error>(self, word: &str) -> Result<Self::Value, E> {
-        if word == AUTO { Ok(Imports::Auto) } else { Err(E::invalid_value(de::Unexpected::Str(word), &self)) }
+        Ok(match Switch::read(deserializer, AUTO)? {
+            Switch::Is(true) => Self::Always,
+            Switch::Is(false) => Self::Never,
+            Switch::Word => Self::Auto,
+        })
     }
 }
 

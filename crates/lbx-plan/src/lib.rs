@@ -29,6 +29,7 @@ mod position;
 mod project_name;
 pub mod prune;
 mod requirements;
+mod switch;
 
 pub use bytecode::Bytecode;
 pub use catalog::{Architecture, Architectures, Runtime, SymbolVersions};

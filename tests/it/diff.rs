@@ -238,6 +238,23 @@ fn one_zip_is_compared_with_the_one_that_it_has_replaced() {
 }
 
 #[test]
+fn what_is_replaced_is_not_put_where_a_link_of_the_checkout_leads() {
+    let home = Home::new();
+    home.write("lbx.toml", format!("{HEAD}[functions.app]\nsource = \"src\"\n"));
+    let elsewhere = home.root().join("elsewhere");
+    fs_err::create_dir_all(&elsewhere).unwrap();
+    fs_err::write(elsewhere.join("app.zip"), "precious").unwrap();
+    fs_err::create_dir_all(home.project().join("dist")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, home.project().join("dist/.previous")).unwrap();
+    for content in ["A = 1\n", "A = 2\n"] {
+        home.write("src/app.py", content);
+        succeed(&mut lbx(&home, &["build", "--image", "127.0.0.1:1/none:1"]));
+    }
+    assert_eq!(files_below(&elsewhere), ["app.zip"]);
+    assert_eq!(fs_err::read_to_string(elsewhere.join("app.zip")).unwrap(), "precious");
+}
+
+#[test]
 fn hostile_names_are_refused_or_shown_without_control_characters() {
     let zips = Zips::new(&[file("a", "a")], &[file("../a", "a")]);
     let ran = zips.diff(&[]);

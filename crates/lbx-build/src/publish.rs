@@ -147,7 +147,10 @@ fn sweep(folder: &Path) -> Result<(), Error> {
 /// Keeps what was replaced, and returns what was kept until then. Nothing depends on it, so that it is no error when it cannot
 /// be kept.
 fn keep(replaced: NamedTempFile, place: &Path) -> Option<NamedTempFile> {
-    fs_err::create_dir_all(place.parent()?).ok()?;
+    let folder = place.parent()?;
+    fs_err::create_dir_all(folder).ok()?;
+    // A link may come with a checkout, and lead to what is no business of a build.
+    fs_err::symlink_metadata(folder).ok().filter(std::fs::Metadata::is_dir)?;
     persist(replaced, place).ok()?.1
 }
 

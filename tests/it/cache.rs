@@ -136,7 +136,7 @@ fn an_image_is_kept_with_what_leads_to_it_and_what_was_left_behind_goes() {
     let blobs = [&shared, &own].map(|name| write(format!("blobs/sha256/{name}"), "a blob"));
     let tag = write(format!("refs/{}.json", hex(3)), &format!("{{\"digest\":\"sha256:{own}\"}}"));
     let note = |number: u32, blobs: &[&String]| {
-        let text = serde_json::json!({"blobs": blobs, "layers": [], "flat": ""}).to_string();
+        let text = serde_json::json!({"blobs": blobs, "layers": [], "flat": hex(8)}).to_string();
         write(format!("used/image-{}", hex(number)), &text)
     };
     let (new, _old) = (note(4, &[&own, &shared]), note(5, &[&shared]));
@@ -204,6 +204,28 @@ fn builds_come_to_the_same_while_everything_is_removed_again_and_again() {
         assert!(builds.all(|_| project.built() == first));
     });
     assert!(collected.into_inner() >= 5, "it had hardly a chance");
+}
+
+/// What leads out of the store, or says what is a build's own, is no entry of it.
+#[test]
+fn nothing_outside_of_the_store_goes_and_no_folder_of_a_build_becomes_a_strangers() {
+    let project = Project::new();
+    let victim = project.home.root().join("victim");
+    fs_err::create_dir(&victim).expect("a folder");
+    let store = project.store();
+    let note = |name: &str, text: String| {
+        let path = store.join("used").join(name);
+        fs_err::write(&path, text).expect("written");
+        age(&path, 40);
+    };
+    let far = victim.display().to_string();
+    note("image-1", format!(r#"{{"blobs": [], "layers": ["../../../../victim"], "flat": "{}"}}"#, hex(1)));
+    note("image-2", format!(r#"{{"blobs": ["{far}"], "layers": [], "flat": "{far}"}}"#));
+    succeeds(project.build().args(["--dir", "tree"]));
+    project.said(&["gc", "--max-size", "1kB"], 0);
+    assert!(victim.exists());
+    succeeds(project.build().args(["--dir", "tree"]));
+    assert!(project.home.project().join("tree/app.py").exists());
 }
 
 #[test]

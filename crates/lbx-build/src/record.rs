@@ -126,6 +126,9 @@ fn stamp_of(path: &Path) -> Option<Stamp> {
     fs_err::metadata(path).ok().map(|metadata| Stamp::of(&metadata))
 }
 
+/// The kind of record by which a build knows a folder that it has made.
+pub(crate) const TREE: &str = "tree";
+
 /// Where what is known of a path is kept.
 pub(crate) fn path_of(cache_dir: &Path, path: &str, kind: &str) -> PathBuf {
     folder(cache_dir).join(format!("{}.{kind}", key(&[path])))

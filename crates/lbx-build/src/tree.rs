@@ -114,7 +114,7 @@ impl Made {
 }
 
 fn record(cache_dir: &Path, place: &Path) -> PathBuf {
-    record::path_of(cache_dir, &place.to_string_lossy(), "tree")
+    record::path_of(cache_dir, &place.to_string_lossy(), record::TREE)
 }
 
 /// Unpacks a zip with the modes that its files have in Lambda. What is there already stays, and so does what a file is in

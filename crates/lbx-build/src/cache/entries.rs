@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use super::{ImageNote, Kind, notes};
-use crate::system;
+use crate::{record, system};
 
 /// One thing: paths that go together.
 #[derive(Clone, Debug)]
@@ -54,14 +54,20 @@ pub(super) fn entries(store: &Path) -> Vec<Entry> {
         all.extend(single(Kind::Index, folder, "index"));
     }
     all.extend(single(Kind::Records, "built", "built"));
-    all.extend(single(Kind::Records, "builds/v1", "build"));
+    // By these, builds know folders as their own: without one, nothing may be put into its place any more.
+    let is_needed = |entry: &Entry| entry.paths[0].extension().is_some_and(|kind| kind == record::TREE);
+    all.extend(single(Kind::Records, "builds/v1", "build").into_iter().filter(|entry| !is_needed(entry)));
     all.extend(["wheels", "parts/v1"].iter().flat_map(|folder| unfinished(&store.join(folder))));
     all
 }
 
 /// Locks, and what is being made, have other names.
 fn is_named_by_digest(entry: &Entry) -> bool {
-    let name = entry.paths[0].file_name().unwrap_or_default().as_encoded_bytes();
+    entry.paths[0].file_name().is_some_and(|name| is_digest(name.as_encoded_bytes()))
+}
+
+/// Whether a name is that of a digest, and no way to anywhere else.
+pub(super) fn is_digest(name: &[u8]) -> bool {
     name.len() == 64 && name.iter().all(u8::is_ascii_hexdigit)
 }
 
@@ -73,6 +79,7 @@ fn images(store: &Path, notes: &BTreeMap<String, SystemTime>) -> Vec<Entry> {
         if let Ok(note) = fs_err::read(&path)
             .map_err(drop)
             .and_then(|text| serde_json::from_slice::<ImageNote>(&text).map_err(drop))
+            && note.is_sound()
         {
             noted.push((*used, path, note));
         }

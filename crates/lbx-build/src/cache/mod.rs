@@ -76,6 +76,14 @@ struct ImageNote {
     flat: String,
 }
 
+impl ImageNote {
+    /// Whether it names what can be in the store, and nothing else.
+    fn is_sound(&self) -> bool {
+        let mut names = self.blobs.iter().chain(&self.layers).chain([&self.flat]);
+        names.all(|name| entries::is_digest(name.as_bytes()))
+    }
+}
+
 /// Holds the store for as long as the file is open, so that nothing is removed from it. Nothing is held where the file
 /// system does not let, or cannot.
 pub(crate) fn hold(cache_dir: &Path) -> Option<File> {

@@ -8,7 +8,7 @@ use lbx_wheel::{WheelError, WheelStore};
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-use super::entries::children;
+use super::entries::{children, is_digest};
 use super::{hold, hold_alone};
 use crate::cancel::Cancel;
 use crate::dependencies;
@@ -104,7 +104,7 @@ impl Read {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let is_document = matches!(self, Self::Document | Self::IndexDocument);
         let digest = if is_document { name.strip_suffix(".json").unwrap_or_default() } else { &name };
-        digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
+        is_digest(digest.as_bytes())
     }
 }
 

@@ -36,7 +36,7 @@ fn said<'s>(stderr: &'s str, name: &str) -> Vec<&'s str> {
 fn findings(home: &Home) -> Vec<Value> {
     let text = fs_err::read_to_string(home.project().join("dist/report.json")).expect("a report");
     let report: Value = serde_json::from_str(&text).expect("JSON");
-    let artifacts = report["artifacts"].as_array().expect("artifacts");
+    let artifacts = report["stable"]["artifacts"].as_array().expect("artifacts");
     artifacts.iter().flat_map(|one| one["findings"].as_array().expect("findings")).cloned().collect()
 }
 

@@ -127,6 +127,41 @@ fn a_library_that_lambda_does_not_have_is_named_with_the_package_that_needs_it()
     succeeds(&mut command(&home, "build", &image, &index));
 }
 
+/// A module of machine code that needs a library which the stand-in for the image has, and Lambda is not known to have.
+fn needs_sqlite() -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a directory");
+    library(folder.path(), "libsqlite3.so", &["-Wl,-soname,libsqlite3.so.0"]);
+    let path = folder.path().display().to_string();
+    library(folder.path(), "m.so", &["-L", &path, "-Wl,--no-as-needed", "-lsqlite3"])
+}
+
+#[test]
+fn a_library_that_the_image_has_is_no_error_whether_the_image_was_needed_or_not() {
+    let Some(image) = image() else { return };
+    let (_folder, index) = with_libraries(&[(MODULE, &needs_sqlite())]);
+    let home = project("one\n", "");
+    let said = format!("lbx: warning: app: {MODULE} (one 1.0) needs libsqlite3.so.0, which {image} has");
+    let with_image = run(&mut command(&home, "build", &image, &index));
+    assert!(with_image.code == 0 && with_image.stderr.contains(&said), "{}", with_image.stderr);
+    let before = report(&home)["artifacts"][0]["findings"].clone();
+    // Where all is locked, the image is opened for this alone.
+    succeeds(&mut command(&home, "lock", &image, &index));
+    home.write("src/app.py", "A = 2\n");
+    let locked = run(&mut command(&home, "build", &image, &index));
+    assert!(locked.code == 0 && locked.stderr.contains(&said), "{}", locked.stderr);
+    assert_eq!(report(&home)["artifacts"][0]["findings"], before);
+    // An image that cannot be had is no reason for another error.
+    home.write("src/app.py", "A = 3\n");
+    let without = run(&mut command(&home, "build", "127.0.0.1:1/none:1", &index));
+    assert_eq!(without.code, CHECKS, "{}", without.stderr);
+    assert!(
+        without.stderr.contains("needs libsqlite3.so.0, which is not in the artifact"),
+        "{}",
+        without.stderr
+    );
+    assert!(without.stderr.ends_with("error: app not published: see above\n"), "{}", without.stderr);
+}
+
 #[test]
 fn stripping_takes_symbols_out_and_the_library_still_works() {
     let Some(image) = image() else { return };

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use lbx_image::Image;
+use lbx_plan::ImageChoice;
 use lbx_sandbox::{End, Exit, Network, Overlay, Reached, Root, Spec, Stream, Streams};
 use lbx_wheel::normalize_name;
 use serde::Deserialize;
 
 use crate::bytecode::Dialect;
+use crate::check::ImageLibraries;
 use crate::error::Error;
 use crate::event::Event;
 use crate::limits::{Breach, Limits, Watch};
@@ -106,6 +108,44 @@ impl Base {
         let (python, index, packages) = (found.python, found.index, packages.collect());
         Ok(Self { image, root, interpreter, python, pip, index, packages, dialect: found.bytecode })
     }
+
+    /// The libraries that a function finds in the image, by the names that others need them by.
+    pub(crate) fn libraries(&self, choice: &ImageChoice) -> ImageLibraries {
+        let trees = match &self.root {
+            Root::Layers(trees) => trees.as_slice(),
+            Root::Tree(tree) => std::slice::from_ref(tree),
+        };
+        let machine = choice.arch.machine();
+        let debian = ["lib", "usr/lib"].map(|folder| format!("{folder}/{machine}-linux-gnu"));
+        let folders: Vec<&str> = LIBRARIES.into_iter().chain(debian.iter().map(String::as_str)).collect();
+        let names = trees.iter().flat_map(|tree| folders.iter().flat_map(|folder| libraries(tree, folder)));
+        let own = lbx_image::Reference::parse(&choice.runtime.image);
+        let is_runtimes = own.is_ok_and(|own| {
+            own.registry() == self.image.reference.registry()
+                && own.repository() == self.image.reference.repository()
+        });
+        ImageLibraries { image: choice.image.clone(), is_runtimes, names: names.collect() }
+    }
+}
+
+/// Where images have libraries, without links: those lead to one of the others.
+const LIBRARIES: [&str; 7] =
+    ["lib", "lib64", "usr/lib", "usr/lib64", "var/lang/lib", "var/runtime", "var/runtime/lib"];
+
+/// The names of libraries in a folder of an image, which is a stranger's: no link is followed.
+fn libraries(tree: &Path, folder: &str) -> Vec<String> {
+    let mut place = tree.to_owned();
+    for part in folder.split('/') {
+        place.push(part);
+        if !fs_err::symlink_metadata(&place).is_ok_and(|metadata| metadata.is_dir()) {
+            return Vec::new();
+        }
+    }
+    let Ok(entries) = fs_err::read_dir(&place) else { return Vec::new() };
+    let is_file =
+        |entry: &fs_err::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_symlink());
+    let names = entries.flatten().filter(is_file).filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.contains(".so")).collect()
 }
 
 /// The image's layers, stacked where the host allows it and copied together where not.

@@ -445,15 +445,11 @@ fn check_all(
     let context = workshop.context();
     let plan = &context.plan;
     let imports = Imports::of(workshop, staging)?;
-    let target = check::Target { runtime: &plan.runtime, arch: plan.arch, libraries: &[] };
     let subjects: Vec<check::Subject<'_>> = built.iter().map(archive::Built::subject).collect();
-    let is_accepted =
-        |finding: &Finding| finding.path.as_ref().is_some_and(|path| plan.accept.matched(path).is_some());
     let findings = parallel(context, &plan.artifacts, |index, artifact| {
         let layers = artifact.layers.iter().map(|name| subjects.iter().find(|subject| subject.name == name));
         let layers: Option<Vec<&check::Subject<'_>>> = layers.collect();
-        let mut findings = check::check(&subjects[index], layers.as_deref(), &target);
-        findings.retain(|finding| !is_accepted(finding));
+        let mut findings = look_at(workshop, &subjects[index], layers.as_deref())?;
         findings.extend(check::of_the_sdk(built[index].report.runtime_provided.as_ref()));
         if let Some(imports) = &imports {
             findings.extend(imports.of_artifact(artifact)?);
@@ -475,6 +471,34 @@ fn check_all(
         return Err(Error::Checks { artifacts: errors });
     }
     Ok(built)
+}
+
+/// What is wrong with an artifact. Where it seems to lack a library, the image is asked, and opened for that.
+fn look_at(
+    workshop: &Workshop,
+    subject: &check::Subject<'_>,
+    layers: Option<&[&check::Subject<'_>]>,
+) -> Result<Vec<Finding>, Error> {
+    let plan = &workshop.context().plan;
+    let look = |image: Option<&check::ImageLibraries>| {
+        let target = check::Target { runtime: &plan.runtime, arch: plan.arch, image };
+        let mut findings = check::check(subject, layers, &target);
+        findings.retain(|one| !one.path.as_ref().is_some_and(|path| plan.accept.matched(path).is_some()));
+        findings
+    };
+    let findings = look(None);
+    if !workshop.context().options.check || !check::may_be_in_an_image(&findings) {
+        return Ok(findings);
+    }
+    match workshop.builder() {
+        Ok(builder) => Ok(look(Some(&builder.base().libraries(&builder.site().choice)))),
+        Err(Error::Interrupted) => Err(Error::Interrupted),
+        // What was found stands, then.
+        Err(error) => {
+            tracing::info!(%error, "the image could not be asked for a library");
+            Ok(findings)
+        }
+    }
 }
 
 fn resolve_unlocked(workshop: &Workshop, index: usize, set: &DependencySet) -> Result<ResolvedSet, Error> {

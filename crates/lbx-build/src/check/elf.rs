@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use lbx_elf::VersionName;
 use lbx_plan::{Runtime, SymbolVersions};
 
-use super::{Check, ElfFacts, File, Finding, Severity, Subject, Target};
+use super::{Check, ElfFacts, File, Finding, Lead, Severity, Subject, Target};
 
 /// A library or program, where it is.
 struct Code<'c> {
@@ -67,8 +67,8 @@ impl<'n> Names<'n> {
                 by_name.entry(name).or_default().push(code.facts);
             }
         }
-        let libraries = target.runtime.libraries.iter().chain(target.libraries);
-        Self { by_name, libraries: libraries.map(String::as_str).collect(), whole }
+        let libraries = target.runtime.libraries.iter().map(String::as_str).collect();
+        Self { by_name, libraries, whole }
     }
 
     fn has(&self, library: &str, machine: &str) -> bool {
@@ -116,10 +116,7 @@ impl Code<'_> {
         }
         let mut found = Vec::new();
         for library in self.facts.needed.iter().filter(|library| !names.has(library, machine)) {
-            let message =
-                format!("needs {library}, which is not in the artifact, its layers or {}", target.runtime.os);
-            let hint = "add a package or a layer that has it, or put it into `lib/` of the artifact";
-            found.push(Finding::new(severity, Check::Elf, message).with_hint(hint));
+            found.extend(missing(library, severity, target));
         }
         for (library, version, symbol) in &self.facts.versions {
             // Whoever brings the library brings its symbols.
@@ -153,6 +150,27 @@ impl Code<'_> {
             let message = format!("looks for libraries in `{path}`, which is outside of the artifact");
             Finding::new(Severity::Warning, Check::Elf, message)
         })
+    }
+}
+
+/// A library that is not where functions look for it, unless the image has it. An image is asked about what would be an error
+/// alone, so that what is said does not depend on whether one happens to be open.
+fn missing(library: &str, severity: Severity, target: &Target<'_>) -> Option<Finding> {
+    const ADD: &str = "add a package or a layer that has it, or put it into `lib/` of the artifact";
+    let os = &target.runtime.os;
+    let has = |image: &&super::ImageLibraries| severity == Severity::Error && image.names.contains(library);
+    match target.image.filter(has) {
+        Some(image) if image.is_runtimes => None,
+        Some(image) => {
+            let message =
+                format!("needs {library}, which {} has, and {os} is not known to have", image.image);
+            let hint = format!("where functions run in another image than that, {ADD}");
+            Some(Finding::new(Severity::Warning, Check::Elf, message).with_hint(hint))
+        }
+        None => {
+            let message = format!("needs {library}, which is not in the artifact, its layers or {os}");
+            Some(Finding::new(severity, Check::Elf, message).with_hint(ADD).with_lead(Lead::Image))
+        }
     }
 }
 
@@ -191,7 +209,7 @@ fn too_new(version: &str, runtime: &Runtime) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Facts;
+    use super::super::{Facts, ImageLibraries};
     use super::*;
 
     fn facts(change: impl FnOnce(&mut ElfFacts)) -> Facts {
@@ -218,8 +236,16 @@ mod tests {
     }
 
     fn found(own: &[(&str, Facts)], layer: Option<&[(&str, Facts)]>) -> Vec<(Severity, String)> {
+        found_with(own, layer, None)
+    }
+
+    fn found_with(
+        own: &[(&str, Facts)],
+        layer: Option<&[(&str, Facts)]>,
+        image: Option<&ImageLibraries>,
+    ) -> Vec<(Severity, String)> {
         let runtime = Runtime::find("python3.11").unwrap();
-        let target = Target { runtime: &runtime, arch: lbx_plan::Architecture::X86_64, libraries: &[] };
+        let target = Target { runtime: &runtime, arch: lbx_plan::Architecture::X86_64, image };
         let layer = subject(layer.unwrap_or_default());
         let found = check(&subject(own), Some(&[&layer]), &target);
         found.into_iter().map(|one| (one.severity, one.message)).collect()
@@ -246,6 +272,25 @@ mod tests {
         assert_eq!(found(&[("a/plugin.so", needs("libpq.so.5"))], None)[0].0, Severity::Warning);
         let through = [(MODULE, needs("liby.so")), ("a/liby.so", needs("libpq.so.5"))];
         assert_eq!(found(&through, None)[0].0, Severity::Error, "what is needed in turn");
+    }
+
+    #[test]
+    fn a_library_of_the_image_is_there_where_functions_have_that_image() {
+        let image = |is_runtimes| ImageLibraries {
+            image: "registry.example.org/python:3".to_owned(),
+            is_runtimes,
+            names: ["libpq.so.5".to_owned()].into(),
+        };
+        let of = |path: &str, image: &ImageLibraries| {
+            found_with(&[(path, needs("libpq.so.5"))], None, Some(image))
+        };
+        assert_eq!(of(MODULE, &image(true)), []);
+        let other = of(MODULE, &image(false));
+        assert!(other[0].0 == Severity::Warning && other[0].1.contains("registry.example.org"), "{other:?}");
+        // What is a warning anyway is the same with an image and without.
+        assert_eq!(of("a/plugin.so", &image(true)), found(&[("a/plugin.so", needs("libpq.so.5"))], None));
+        let elsewhere = found_with(&[(MODULE, needs("libq.so"))], None, Some(&image(true)));
+        assert_eq!(elsewhere[0].0, Severity::Error);
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod facts;
 mod files;
 mod limits;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lbx_plan::Runtime;
 use lbx_plan::prune::{Decision, Set};
@@ -63,11 +63,21 @@ pub struct Finding {
     pub details: Option<String>,
     /// What can be done about it.
     pub hint: Option<String>,
+    /// Who may know more.
+    #[serde(skip)]
+    pub(crate) lead: Option<Lead>,
+}
+
+/// Who may know more about something that is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lead {
+    /// An image: it may have the library.
+    Image,
 }
 
 impl Finding {
     pub(crate) fn new(severity: Severity, check: Check, message: String) -> Self {
-        Self { severity, check, path: None, owner: None, message, details: None, hint: None }
+        Self { severity, check, path: None, owner: None, message, details: None, hint: None, lead: None }
     }
 
     fn about(self, file: &File<'_>) -> Self {
@@ -76,6 +86,10 @@ impl Finding {
 
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
+    }
+
+    pub(crate) fn with_lead(self, lead: Lead) -> Self {
+        Self { lead: Some(lead), ..self }
     }
 
     pub(crate) fn with_details(self, details: Option<String>) -> Self {
@@ -121,8 +135,18 @@ impl Subject<'_> {
 pub(crate) struct Target<'t> {
     pub(crate) runtime: &'t Runtime,
     pub(crate) arch: lbx_plan::Architecture,
-    /// Names of the libraries that the image has, beside those that every image of the runtime has.
-    pub(crate) libraries: &'t [String],
+    /// The libraries of the image, where one is open.
+    pub(crate) image: Option<&'t ImageLibraries>,
+}
+
+/// The libraries of an image, which may be more than every image of the runtime has.
+#[derive(Clone, Debug)]
+pub(crate) struct ImageLibraries {
+    /// The image, as it was asked for.
+    pub(crate) image: String,
+    /// Whether it is the runtime's own, so that functions have them, too.
+    pub(crate) is_runtimes: bool,
+    pub(crate) names: BTreeSet<String>,
 }
 
 /// Looks at an artifact, with the layers that it runs with. What is found is sorted, the worst first.
@@ -138,6 +162,11 @@ pub(crate) fn check(
     found.extend(files::check(subject, target.runtime));
     found.sort();
     found
+}
+
+/// Whether an image may have what was found to be missing.
+pub(crate) fn may_be_in_an_image(findings: &[Finding]) -> bool {
+    findings.iter().any(|one| one.severity == Severity::Error && one.lead == Some(Lead::Image))
 }
 
 /// What is to be said where the AWS SDK was to be left to the runtime.

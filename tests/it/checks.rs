@@ -163,6 +163,28 @@ fn a_library_that_the_image_has_is_no_error_whether_the_image_was_needed_or_not(
 }
 
 #[test]
+fn the_newest_version_whose_wheels_fit_is_named_where_one_does_not() {
+    let Some(image) = image() else { return };
+    let folder = tempfile::tempdir().expect("a directory");
+    let mut module = library(folder.path(), "m.so", &[]);
+    // The number of another CPU.
+    module[18] = 0xB7;
+    let fits = |version: &str| wheel("one", version).file("one_x/__init__.py", b"");
+    let (_folder, index) =
+        wheels(&[fits("1.2"), fits("1.10"), wheel("one", "2.0").file(MODULE, &module), fits("3.0rc1")]);
+    let home = project("one\n", "");
+    let hint =
+        "lbx:   one 1.10 is the newest version whose wheels fit python3.11 on x86_64: require `one==1.10`";
+    let ran = run(&mut command(&home, "build", &image, &index));
+    assert!(ran.code == CHECKS && ran.stderr.contains(hint), "{}", ran.stderr);
+    // Whoever has no network hears what is wrong all the same.
+    let offline = run(command(&home, "build", &image, &index).arg("--offline"));
+    assert!(offline.code == CHECKS && offline.stderr.contains("is for aarch64"), "{}", offline.stderr);
+    home.write("r.txt", "one==1.10\n");
+    succeeds(&mut command(&home, "build", &image, &index));
+}
+
+#[test]
 fn stripping_takes_symbols_out_and_the_library_still_works() {
     let Some(image) = image() else { return };
     let folder = tempfile::tempdir().expect("a directory");

@@ -10,10 +10,11 @@ use lbx_sandbox::{Backend, Launcher, Level};
 use lbx_wheel::WheelStore;
 use tokio::runtime::Handle;
 
+use crate::advice;
 use crate::archive::{self, Part};
 use crate::cache;
 use crate::cancel::Cancel;
-use crate::check::{self, Finding, Severity};
+use crate::check::{self, Severity};
 use crate::dependencies::{Ahead, Parts};
 use crate::error::Error;
 use crate::event::{Event, Observer};
@@ -449,7 +450,7 @@ fn check_all(
     let findings = parallel(context, &plan.artifacts, |index, artifact| {
         let layers = artifact.layers.iter().map(|name| subjects.iter().find(|subject| subject.name == name));
         let layers: Option<Vec<&check::Subject<'_>>> = layers.collect();
-        let mut findings = look_at(workshop, &subjects[index], layers.as_deref())?;
+        let mut findings = advice::look_at(workshop, (artifact, &subjects[index]), layers.as_deref())?;
         findings.extend(check::of_the_sdk(built[index].report.runtime_provided.as_ref()));
         if let Some(imports) = &imports {
             findings.extend(imports.of_artifact(artifact)?);
@@ -471,34 +472,6 @@ fn check_all(
         return Err(Error::Checks { artifacts: errors });
     }
     Ok(built)
-}
-
-/// What is wrong with an artifact. Where it seems to lack a library, the image is asked, and opened for that.
-fn look_at(
-    workshop: &Workshop,
-    subject: &check::Subject<'_>,
-    layers: Option<&[&check::Subject<'_>]>,
-) -> Result<Vec<Finding>, Error> {
-    let plan = &workshop.context().plan;
-    let look = |image: Option<&check::ImageLibraries>| {
-        let target = check::Target { runtime: &plan.runtime, arch: plan.arch, image };
-        let mut findings = check::check(subject, layers, &target);
-        findings.retain(|one| !one.path.as_ref().is_some_and(|path| plan.accept.matched(path).is_some()));
-        findings
-    };
-    let findings = look(None);
-    if !workshop.context().options.check || !check::may_be_in_an_image(&findings) {
-        return Ok(findings);
-    }
-    match workshop.builder() {
-        Ok(builder) => Ok(look(Some(&builder.base().libraries(&builder.site().choice)))),
-        Err(Error::Interrupted) => Err(Error::Interrupted),
-        // What was found stands, then.
-        Err(error) => {
-            tracing::info!(%error, "the image could not be asked for a library");
-            Ok(findings)
-        }
-    }
 }
 
 fn resolve_unlocked(workshop: &Workshop, index: usize, set: &DependencySet) -> Result<ResolvedSet, Error> {

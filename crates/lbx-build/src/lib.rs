@@ -9,6 +9,7 @@
 //!
 //! [`run`] runs a command of the user's in the place that builds have, with the project beside it.
 
+mod advice;
 mod archive;
 mod base;
 mod builder;

@@ -201,7 +201,11 @@ impl Set<'_> {
             }
             let kept = files.iter().filter_map(|file| {
                 let wheel = self.context.wheels.get(file.sha256.parse().ok()?).ok().flatten()?;
-                Some(Offer { name: wheel.filename.to_string(), sha256: file.sha256.parse().ok() })
+                Some(Offer {
+                    name: wheel.filename.to_string(),
+                    sha256: file.sha256.parse().ok(),
+                    yanked: false,
+                })
             });
             let kept: Vec<Offer> = kept.collect();
             (!kept.is_empty()).then_some(Some(kept))

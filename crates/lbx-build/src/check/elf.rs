@@ -112,7 +112,7 @@ impl Code<'_> {
         if self.facts.machine != machine {
             let message =
                 format!("is for {}, and the function runs on {}", self.facts.machine, target.arch.lambda());
-            return vec![Finding::new(severity, Check::Elf, message)];
+            return vec![Finding::new(severity, Check::Elf, message).with_lead(Lead::Index)];
         }
         let mut found = Vec::new();
         for library in self.facts.needed.iter().filter(|library| !names.has(library, machine)) {
@@ -130,7 +130,8 @@ impl Code<'_> {
                     target.runtime.runtime
                 );
                 let hint = "take a version of the package whose wheels fit, or build it from source in the runtime's image";
-                found.push(Finding::new(severity, Check::Elf, message).with_hint(hint));
+                found
+                    .push(Finding::new(severity, Check::Elf, message).with_hint(hint).with_lead(Lead::Index));
             }
         }
         found

@@ -73,6 +73,8 @@ pub struct Finding {
 pub(crate) enum Lead {
     /// An image: it may have the library.
     Image,
+    /// An index: it may have another version of the package whose wheels fit.
+    Index,
 }
 
 impl Finding {
@@ -81,7 +83,9 @@ impl Finding {
     }
 
     fn about(self, file: &File<'_>) -> Self {
-        Self { path: Some(file.path.to_owned()), owner: Some(file.owner.to_owned()), ..self }
+        // No index has another version of what is the user's own.
+        let lead = self.lead.filter(|lead| !file.own || *lead != Lead::Index);
+        Self { path: Some(file.path.to_owned()), owner: Some(file.owner.to_owned()), lead, ..self }
     }
 
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
@@ -162,11 +166,6 @@ pub(crate) fn check(
     found.extend(files::check(subject, target.runtime));
     found.sort();
     found
-}
-
-/// Whether an image may have what was found to be missing.
-pub(crate) fn may_be_in_an_image(findings: &[Finding]) -> bool {
-    findings.iter().any(|one| one.severity == Severity::Error && one.lead == Some(Lead::Image))
 }
 
 /// What is to be said where the AWS SDK was to be left to the runtime.

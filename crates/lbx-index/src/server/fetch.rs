@@ -32,6 +32,8 @@ pub struct Offer {
     pub name: String,
     /// Its SHA-256, where the index says it.
     pub sha256: Option<Digest>,
+    /// Whether it was withdrawn, and is for those alone who ask for exactly this one.
+    pub yanked: bool,
 }
 
 impl Server {
@@ -40,7 +42,11 @@ impl Server {
         let found = self.inner.lookup.project(project).await?;
         let mut offers = Vec::new();
         for listed in &found.files {
-            offers.push(Offer { name: listed.want.name.clone(), sha256: sha256(listed).await? });
+            offers.push(Offer {
+                name: listed.want.name.clone(),
+                sha256: sha256(listed).await?,
+                yanked: listed.yanked.is_some(),
+            });
         }
         Ok(offers)
     }

@@ -72,6 +72,35 @@ fn what_nobody_else_should_know_is_not_published() {
 }
 
 #[test]
+fn what_is_known_here_to_be_a_password_is_not_published_whatever_it_looks_like() {
+    let Some(image) = image() else { return };
+    let (_folder, index) = wheels(&[wheel("one", "1.0")]);
+    let home = project("one\n", "");
+    fs_err::write(home.root().join("netrc"), "machine index.test login me password tr0ubador-9\n")
+        .expect("written");
+    home.write("src/settings.py", "A = 1\nINDEX = 'tr0ubador-9'\n");
+    home.write("src/data.bin", b"\0\0plain-but-long-enough\0".as_slice());
+    let build = || {
+        let mut build = command(&home, "build", &image, &index);
+        build.env("NETRC", home.root().join("netrc")).env("AWS_SESSION_TOKEN", "plain-but-long-enough");
+        build
+    };
+    let ran = run(&mut build());
+    assert_eq!(ran.code, CHECKS, "{}", ran.stderr);
+    for said in [
+        "lbx: error: app: settings.py (src) line 2 looks like the password for index.test\n",
+        "lbx: error: app: data.bin (src) line 1 looks like the value of the variable AWS_SESSION_TOKEN\n",
+    ] {
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    }
+    succeeds(build().arg("--no-check"));
+    let mut search = Command::new("grep");
+    search.args(["-r", "-l", "-e", "tr0ubador-9", "-e", "plain-but-long-enough"]);
+    let found = run(search.arg(home.cache()).arg(home.project().join("dist/report.json")));
+    assert_eq!((found.code, found.stdout.as_str()), (1, ""), "none of it is kept anywhere");
+}
+
+#[test]
 fn a_file_that_was_found_fault_with_is_so_again_when_it_is_not_read_again() {
     let Some(image) = image() else { return };
     let (_folder, index) = wheels(&[wheel("one", "1.0")]);

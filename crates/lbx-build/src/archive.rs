@@ -301,7 +301,8 @@ fn write(
     let scratch = staging_folder(context);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let strip = artifact.prune.strip;
-    let means = Means { effort: effort(context), strip, scratch, cancel: &context.ground.cancel, threads };
+    let (secrets, cancel) = (&context.secrets, &context.ground.cancel);
+    let means = Means { effort: effort(context), strip, secrets, scratch, cancel, threads };
     let mut facts = Vec::with_capacity(packets.len());
     let mut packets = packets.into_iter();
     let tail = pack(&wanted, &means, |next| {

@@ -169,6 +169,8 @@ pub(crate) struct Context {
     pub(crate) dependencies: Parts,
     /// What the build before this one has found out.
     pub(crate) known: Known,
+    /// What must be in no file of the user's own.
+    pub(crate) secrets: check::Known,
     /// The files of the user's own that are in zips: copied from the zips before, and compressed.
     pub(crate) own_files: Count,
 }
@@ -309,6 +311,7 @@ pub(crate) fn prepare(
     let wheels = WheelStore::open(&cache_dir.join("wheels"))
         .map_err(|source| Error::WheelStore(Box::new(source)).in_store(cache_dir, "wheels"))?;
     let known = Known::load(cache_dir, &project, &options.destination);
+    let secrets = check::Known::of(&ground.host, &places);
     let context = Context {
         project,
         plan,
@@ -320,6 +323,7 @@ pub(crate) fn prepare(
         locks,
         dependencies: Parts::default(),
         known,
+        secrets,
         own_files: Count::default(),
     };
     Ok(Workshop::new(Arc::new(context), places, Handle::current()))

@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::sync::OnceLock;
 
 use lbx_index::{
-    Address, Exchange, FindLinks, Login, Server, Session, Settings, Strategy, Taken, TrustedHost,
+    Address, Exchange, FindLinks, Login, Password, Server, Session, Settings, Strategy, Taken, TrustedHost,
 };
 use lbx_plan::{At, Config, DependencySet, Hidden, IndexStrategy, PlaceOption, Plan};
 use lbx_sandbox::Network;
@@ -41,6 +41,11 @@ impl Places {
         settings.offline = offline;
         configure(&mut settings, &project.config, host.variable)?;
         plan.sets.iter().map(|set| Self::of_set(project, set, settings.clone())).collect()
+    }
+
+    /// All passwords that are known without asking a program, each with the host that it is for.
+    pub(crate) fn passwords(&self) -> Vec<(String, Password)> {
+        self.settings.passwords()
     }
 
     fn of_set(project: &Project, set: &DependencySet, mut settings: Settings) -> Result<Self, Error> {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use lbx_archive::{Compressor, Effort, LARGE, Method, Packed, Source, compress_large};
 
 use crate::cancel::Cancel;
-use crate::check::{Facts, LARGEST, look};
+use crate::check::{Facts, Known, LARGEST, look};
 use crate::dependencies::stripped;
 use crate::error::Error;
 
@@ -35,6 +35,8 @@ pub(crate) struct Means<'m> {
     pub(crate) effort: Effort,
     /// Whether symbols are taken out of machine code.
     pub(crate) strip: bool,
+    /// What must not be in a file.
+    pub(crate) secrets: &'m Known,
     /// A folder for large files, until they are written.
     pub(crate) scratch: &'m Path,
     pub(crate) cancel: &'m Cancel,
@@ -236,15 +238,15 @@ fn compress(wanted: &Wanted, compressor: &mut Compressor, means: &Means<'_>) -> 
     }
     let (packed, compressed) = compressor.compress(&bytes);
     let facts = match &wanted.source {
-        Some(source) => look(&fs_err::read(source)?, true),
-        None => look(&bytes, true),
+        Some(source) => look(&fs_err::read(source)?, Some(means.secrets)),
+        None => look(&bytes, Some(means.secrets)),
     };
     Ok(Content { packed, source: Source::Memory(compressed.into()), facts })
 }
 
 fn compress_by_pieces(location: &Path, means: &Means<'_>) -> Result<Content, Error> {
     let mut input = fs_err::File::open(location)?;
-    let facts = facts_of_large(input.file())?;
+    let facts = facts_of_large(input.file(), means.secrets)?;
     let mut out = tempfile::tempfile_in(means.scratch)?;
     let packed = compress_large(Cancelled(input.file(), means.cancel), &mut out, means.effort);
     let packed = packed.map_err(|error| means.cancel.check().err().unwrap_or_else(|| error.into()))?;
@@ -263,7 +265,7 @@ fn compress_by_pieces(location: &Path, means: &Means<'_>) -> Result<Content, Err
 }
 
 /// What is large is data, and not searched, unless it is machine code.
-fn facts_of_large(file: &File) -> Result<Option<Facts>, Error> {
+fn facts_of_large(file: &File, secrets: &Known) -> Result<Option<Facts>, Error> {
     let mut start = [0; 4];
     let count = file.read_at(&mut start, 0)?;
     let size = file.metadata()?.len();
@@ -272,7 +274,7 @@ fn facts_of_large(file: &File) -> Result<Option<Facts>, Error> {
     }
     let mut content = vec![0; usize::try_from(size).unwrap_or_default()];
     file.read_exact_at(&mut content, 0)?;
-    Ok(look(&content, true))
+    Ok(look(&content, Some(secrets)))
 }
 
 /// A file that is read until the build is given up.
@@ -290,6 +292,8 @@ impl Read for Cancelled<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    static NONE: std::sync::LazyLock<Known> = std::sync::LazyLock::new(Known::default);
 
     fn wanted(folder: &Path, contents: &[Vec<u8>]) -> Vec<Wanted> {
         let write = |(at, content): (usize, &Vec<u8>)| {
@@ -328,6 +332,7 @@ mod tests {
         let with = |threads| Means {
             effort: Effort::Fast,
             strip: false,
+            secrets: &NONE,
             scratch: folder.path(),
             cancel: &cancel,
             threads,
@@ -344,8 +349,14 @@ mod tests {
         let mut wanted = wanted(folder.path(), &vec![b"x".repeat(10_000); 200]);
         wanted[150].location = folder.path().join("gone");
         let cancel = Cancel::new();
-        let means =
-            Means { effort: Effort::Fast, strip: false, scratch: folder.path(), cancel: &cancel, threads: 3 };
+        let means = Means {
+            effort: Effort::Fast,
+            strip: false,
+            secrets: &NONE,
+            scratch: folder.path(),
+            cancel: &cancel,
+            threads: 3,
+        };
         let all = all(&wanted, &means);
         assert!(all[150].as_ref().unwrap_err().contains("gone"));
         assert_eq!(all.iter().filter(|one| one.is_ok()).count(), 199);
@@ -357,8 +368,14 @@ mod tests {
     fn a_thread_that_panics_is_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let (wanted, cancel) = (wanted(folder.path(), &[b"x".to_vec()]), Cancel::new());
-        let means =
-            Means { effort: Effort::Fast, strip: false, scratch: folder.path(), cancel: &cancel, threads: 2 };
+        let means = Means {
+            effort: Effort::Fast,
+            strip: false,
+            secrets: &NONE,
+            scratch: folder.path(),
+            cancel: &cancel,
+            threads: 2,
+        };
         let batches = batches(&wanted);
         let line = Line {
             batches: &batches,
@@ -389,8 +406,14 @@ mod tests {
         let text = b"import os\n".repeat(usize::try_from(LARGE / 10).unwrap() + 1);
         let wanted = wanted(folder.path(), &[noise.clone(), text.clone()]);
         let cancel = Cancel::new();
-        let means =
-            Means { effort: Effort::Fast, strip: false, scratch: folder.path(), cancel: &cancel, threads: 2 };
+        let means = Means {
+            effort: Effort::Fast,
+            strip: false,
+            secrets: &NONE,
+            scratch: folder.path(),
+            cancel: &cancel,
+            threads: 2,
+        };
         let contents = pack(&wanted, &means, |next| [next().unwrap(), next().unwrap()]);
         assert_eq!(contents[0].packed.method, Method::Stored);
         assert_eq!(bytes_of(&contents[0]), noise);

@@ -20,7 +20,8 @@ impl Password {
         Self(text.into())
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// The password itself, for whoever looks for it.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }

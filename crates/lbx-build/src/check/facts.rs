@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use aho_corasick::packed;
 
+use super::Known;
 use lbx_elf::{Elf, Kind, Machine, is_elf};
 use regex::bytes::RegexSet;
 use serde::{Deserialize, Serialize};
@@ -49,10 +50,13 @@ pub(crate) fn has_facts(path: &str, executable: bool, size: u64) -> bool {
         || std::path::Path::new(name).extension().is_some_and(|end| end == "so")
 }
 
-/// Looks into a file. Only the user's own are searched for secrets: a wheel is everybody's.
-pub(crate) fn look(content: &[u8], own: bool) -> Option<Facts> {
+/// Looks into a file. Only the user's own are searched for secrets, those that are `known` and others: a wheel is everybody's.
+pub(crate) fn look(content: &[u8], known: Option<&Known>) -> Option<Facts> {
     let elf = is_elf(content).then(|| elf(content));
-    let secrets = if own && elf.is_none() { secrets(content) } else { Vec::new() };
+    let mut secrets = known.map_or_else(Vec::new, |known| known.find(content));
+    if known.is_some() && elf.is_none() {
+        secrets.extend(self::secrets(content));
+    }
     (elf.is_some() || !secrets.is_empty()).then_some(Facts { elf, secrets })
 }
 
@@ -151,9 +155,14 @@ fn secrets(content: &[u8]) -> Vec<(String, usize)> {
     let found = set.matches(content);
     let place = |at: usize| {
         let start = each[at].find(content)?.start();
-        Some((SECRETS[at].0.to_owned(), content[..start].split(|&byte| byte == b'\n').count()))
+        Some((SECRETS[at].0.to_owned(), line_of(content, start)))
     };
     found.iter().filter_map(place).collect()
+}
+
+/// The number of the line that a byte is in.
+pub(super) fn line_of(content: &[u8], at: usize) -> usize {
+    content[..at].split(|&byte| byte == b'\n').count()
 }
 
 #[cfg(test)]
@@ -161,7 +170,7 @@ mod tests {
     use super::*;
 
     fn seen(text: &str) -> Vec<(String, usize)> {
-        look(text.as_bytes(), true).unwrap_or_default().secrets
+        look(text.as_bytes(), Some(&Known::default())).unwrap_or_default().secrets
     }
 
     #[test]
@@ -187,7 +196,7 @@ mod tests {
         ];
         for (what, text) in cases {
             assert_eq!(seen(&format!("import os\n\nx = {text}\n")), [(what.to_owned(), 3)], "{text}");
-            assert_eq!(look(text.as_bytes(), false), None, "a wheel is everybody's");
+            assert_eq!(look(text.as_bytes(), None), None, "a wheel is everybody's");
         }
     }
 
@@ -215,9 +224,9 @@ mod tests {
 
     #[test]
     fn machine_code_that_cannot_be_read_is_said_to_be_so() {
-        let facts = look(b"\x7fELF and then nothing of the kind", false).unwrap();
+        let facts = look(b"\x7fELF and then nothing of the kind", None).unwrap();
         assert!(facts.elf.unwrap().is_err());
-        assert_eq!(look(b"", true), None);
+        assert_eq!(look(b"", Some(&Known::default())), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod elf;
 mod facts;
 mod files;
+mod known;
 mod limits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(crate) use self::facts::{ElfFacts, FACTS, Facts, LARGEST, has_facts, look};
+pub(crate) use self::known::Known;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]

@@ -94,7 +94,7 @@ fn facts(store: &WheelStore, wheel: &Wheel, cancel: &Cancel) -> Result<BTreeMap<
         if !check::has_facts(&file.path, file.executable, file.packed.size) {
             return Ok(Vec::new());
         }
-        let Some(facts) = check::look(&read()?, false) else { return Ok(Vec::new()) };
+        let Some(facts) = check::look(&read()?, None) else { return Ok(Vec::new()) };
         // Lists and text alone: nothing that could fail.
         let bytes = postcard::to_allocvec(&facts).unwrap_or_default();
         let (packed, packed_bytes) = lbx_archive::compress(&bytes);

@@ -28,6 +28,11 @@ pub struct Credentials {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Credentials {
+    /// All logins that are known without asking a program, each with the host that it is for.
+    pub(crate) fn logins(&self) -> impl Iterator<Item = (&str, &Login)> {
+        self.hosts.iter().map(|(origin, login)| (origin.host(), login)).chain(self.netrc.logins())
+    }
+
     /// The login for an address: its own, that of the index that it comes from, one for its origin, one from the
     /// file. What `named` says is whether the user named the host.
     pub(crate) fn login(&self, address: &Address, index: Option<&Address>, named: bool) -> Option<Login> {

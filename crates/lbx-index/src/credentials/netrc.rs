@@ -35,6 +35,12 @@ impl Netrc {
         Ok(found)
     }
 
+    /// All logins, each with its host.
+    pub(super) fn logins(&self) -> impl Iterator<Item = (&str, &Login)> {
+        let default = self.default.iter().map(|login| ("any host", login));
+        self.machines.iter().map(|(host, login)| (host.as_str(), login)).chain(default)
+    }
+
     /// The login for a host. The one for all hosts is for those that the user named: others could ask for it.
     pub(crate) fn login(&self, host: &str, named: bool) -> Option<&Login> {
         let bare = lbx_net::bare_host(host);

@@ -13,7 +13,7 @@ use lbx_net::ProxyOptions;
 use url::Url;
 
 use crate::credentials::Credentials;
-use crate::{Address, Error, Origin};
+use crate::{Address, Error, Login, Origin, Password};
 
 /// Everything there is to set.
 #[derive(Debug, Clone)]
@@ -95,6 +95,19 @@ impl Settings {
             FindLinks::Folder(_) => None,
         });
         self.indexes().into_iter().chain(pages).chain(&self.direct).collect()
+    }
+
+    /// All passwords that are known without asking a program, each with the host that it is for. A user without a password
+    /// may be a token, and is one of these, too.
+    pub fn passwords(&self) -> Vec<(String, Password)> {
+        let pages = self.addresses().into_iter();
+        let own = pages.filter_map(|address| Some((address.origin().host().to_owned(), address.login()?)));
+        let others = self.credentials.logins().map(|(host, login)| (host.to_owned(), login));
+        let secret = |login: &Login| match &login.password {
+            Some(password) => password.clone(),
+            None => Password::new(login.user.clone()),
+        };
+        own.chain(others).map(|(host, login)| (host, secret(login))).collect()
     }
 
     pub(crate) fn trusts(&self, origin: &Origin) -> bool {
@@ -283,6 +296,20 @@ mod tests {
         assert!(settings.check().is_ok());
         settings.find_links = vec![FindLinks::parse("http://files.test/").expect("an address")];
         assert!(settings.check().is_err());
+    }
+
+    #[test]
+    fn every_password_is_known_with_its_host() {
+        let address = |text: &str| Address::parse("an index", text).expect(text);
+        let mut settings = Settings::new(address("https://me:p%40ss@a.test/simple"), "/tmp");
+        settings.extra = vec![address("https://token@b.test/"), address("https://c.test/")];
+        settings.credentials.netrc =
+            crate::Netrc::parse("machine d.test login x password two\ndefault login y password three")
+                .expect("a file");
+        let passwords = settings.passwords();
+        let all: Vec<(&str, &str)> =
+            passwords.iter().map(|(host, password)| (host.as_str(), password.expose())).collect();
+        assert_eq!(all, [("a.test", "p@ss"), ("b.test", "token"), ("d.test", "two"), ("any host", "three")]);
     }
 
     #[test]

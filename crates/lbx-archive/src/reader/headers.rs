@@ -22,17 +22,25 @@ pub(super) struct Central {
 }
 
 /// The file type bits of a Unix mode, and the two types that are accepted.
-const TYPE: u32 = 0o170_000;
+pub(super) const TYPE: u32 = 0o170_000;
 const REGULAR: u32 = 0o100_000;
 const DIRECTORY: u32 = 0o040_000;
+pub(super) const LINK: u32 = 0o120_000;
 /// The directory bit of a DOS attribute byte.
 const DOS_DIRECTORY: u32 = 0x10;
 
 /// Deflate's best: a match of 258 bytes in two bits, with room for the first bytes.
 const MAX_RATIO: u64 = 1032;
 
+/// What is made of symbolic links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Links {
+    Refused,
+    Taken,
+}
+
 /// Parses the whole central directory, which must hold `count` headers and nothing else.
-pub(super) fn central(directory: &[u8], count: u64) -> Result<Vec<Central>, ReadError> {
+pub(super) fn central(directory: &[u8], count: u64, links: Links) -> Result<Vec<Central>, ReadError> {
     if count > (directory.len() / CENTRAL_LEN) as u64 {
         return Err(ReadError::Directory { what: "it is too small for its number of members" });
     }
@@ -52,7 +60,7 @@ pub(super) fn central(directory: &[u8], count: u64) -> Result<Vec<Central>, Read
             return Err(ReadError::Directory { what: "a header is truncated" });
         };
         let (name, variable) = variable.split_at(name_len);
-        entries.push(parse_central(header, name, &variable[..extra_len])?);
+        entries.push(parse_central(header, (name, &variable[..extra_len]), links)?);
         rest = after;
     }
     if !rest.is_empty() {
@@ -61,7 +69,7 @@ pub(super) fn central(directory: &[u8], count: u64) -> Result<Vec<Central>, Read
     Ok(entries)
 }
 
-fn parse_central(header: &[u8], name: &[u8], extra: &[u8]) -> Result<Central, ReadError> {
+fn parse_central(header: &[u8], (name, extra): (&[u8], &[u8]), links: Links) -> Result<Central, ReadError> {
     let flags = u16_at(header, 8);
     let name = parse_name(name, flags)?;
     check_flags(&name, flags)?;
@@ -82,7 +90,7 @@ fn parse_central(header: &[u8], name: &[u8], extra: &[u8]) -> Result<Central, Re
     let packed = Packed { method, crc32: u32_at(header, 16), compressed_size, size };
     let attributes = u32_at(header, 38);
     let is_dir = name.ends_with('/');
-    check_type(&name, attributes, is_dir)?;
+    check_type(&name, attributes, is_dir, links)?;
     check_packed(&name, &packed, is_dir)?;
     let unix_mode = Some(attributes >> 16).filter(|&mode| mode != 0);
     let modified = Timestamp { time: u16_at(header, 12), date: u16_at(header, 14) };
@@ -114,14 +122,15 @@ fn check_flags(name: &str, flags: u16) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// Refuses links and special files, and files and directories that look like the other.
+/// Refuses special files, links unless they are taken, and files and directories that look like the other.
 ///
 /// The mode is looked at whatever the host is said to be, as Python's `zipfile` and pip do.
-fn check_type(name: &str, attributes: u32, is_dir: bool) -> Result<(), ReadError> {
+fn check_type(name: &str, attributes: u32, is_dir: bool, links: Links) -> Result<(), ReadError> {
     let mode = attributes >> 16;
     let fits = match mode & TYPE {
         0 => true,
         REGULAR => !is_dir,
+        LINK => !is_dir && links == Links::Taken,
         DIRECTORY => is_dir,
         _ => false,
     };

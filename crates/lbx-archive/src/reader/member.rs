@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use flate2::Crc;
 use flate2::bufread::DeflateDecoder;
 
+use super::headers::{LINK, TYPE};
 use crate::format::{Method, Packed};
 use crate::timestamp::Timestamp;
 
@@ -57,6 +58,11 @@ pub enum MemberError {
 }
 
 impl Member {
+    /// Whether this is a symbolic link: its content is where it leads.
+    pub fn is_link(&self) -> bool {
+        self.unix_mode.is_some_and(|mode| mode & TYPE == LINK)
+    }
+
     /// The content, inflated. An error of kind [`io::ErrorKind::InvalidData`] says that it is not what the header
     /// says; only a reader that returned `Ok(0)` has vouched for all of it.
     pub fn open<'f>(&self, file: &'f File) -> MemberReader<'f> {

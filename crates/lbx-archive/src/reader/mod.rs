@@ -14,6 +14,7 @@ pub use member::{Member, MemberError, MemberReader};
 
 use crate::name::NameSet;
 use end::End;
+use headers::Links;
 
 /// What an archive may cost before it is refused.
 #[derive(Debug, Clone)]
@@ -63,6 +64,16 @@ impl Archive {
     /// what these say, but for both sizes in a local header; encryption, other methods than stored and deflate,
     /// several disks, links and special files; and whatever exceeds `limits`.
     pub fn open(file: &File, limits: &Limits) -> Result<Self, ReadError> {
+        Self::read(file, limits, Links::Refused)
+    }
+
+    /// The same for archives that may have symbolic links, such as those that `zip -y` writes: [`Member::is_link`] tells
+    /// them apart. No member is below one, but where one leads is anybody's guess.
+    pub fn open_with_links(file: &File, limits: &Limits) -> Result<Self, ReadError> {
+        Self::read(file, limits, Links::Taken)
+    }
+
+    fn read(file: &File, limits: &Limits, links: Links) -> Result<Self, ReadError> {
         let end = End::read(file)?;
         if end.members > limits.members {
             return Err(ReadError::TooManyMembers { found: end.members, limit: limits.members });
@@ -75,7 +86,7 @@ impl Archive {
         }
         let mut directory = vec![0; usize::try_from(end.directory_size).unwrap_or(usize::MAX)];
         file.read_exact_at(&mut directory, end.directory_offset)?;
-        let entries = headers::central(&directory, end.members)?;
+        let entries = headers::central(&directory, end.members, links)?;
         check_sizes(&entries, &end, limits)?;
 
         let mut names = NameSet::with_capacity(entries.len());

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use lbx_archive::{Archive, Limits, MemberError, Method, NameError, Packed, ReadError};
+use lbx_archive::{Archive, Limits, Member, MemberError, Method, NameError, Packed, ReadError};
 
 use crate::raw::{Raw, Tail, archive, archive_with};
 use crate::support::{file_of, open};
@@ -315,6 +315,27 @@ fn links_and_special_files_are_refused() {
     for attributes in [0, 0o644 << 16, 0x20] {
         assert!(open(&archive(&[one().with(|raw| raw.attributes = attributes)])).is_ok());
     }
+}
+
+#[test]
+fn links_are_taken_by_whoever_asks_for_them_and_nothing_is_below_one() {
+    let link = |name: &str| Raw::new(name, b"../target").with(|raw| raw.attributes = 0o120_777 << 16);
+    let taken = |members: &[Raw]| {
+        let file = file_of(&archive(members));
+        let archive = Archive::open_with_links(&file, &Limits::default())?;
+        let content = |member: &Member| (member.is_link(), member.read(&file).unwrap());
+        Ok::<_, ReadError>(archive.members().iter().map(content).collect::<Vec<_>>())
+    };
+    assert_eq!(taken(&[link("a")]).unwrap(), [(true, b"../target".to_vec())]);
+    assert!(!taken(&[one()]).unwrap()[0].0);
+    for below in [[link("a"), Raw::new("a/b", b"x")], [Raw::new("a/b", b"x"), link("a")]] {
+        assert!(matches!(taken(&below), Err(ReadError::Name { .. })));
+    }
+    for mode in [0o060_644, 0o020_644, 0o010_644, 0o140_644, 0o040_755] {
+        let special = one().with(|raw| raw.attributes = mode << 16);
+        assert!(matches!(taken(&[special]), Err(ReadError::FileType { .. })));
+    }
+    assert!(matches!(taken(&[link("d/")]), Err(ReadError::FileType { .. })));
 }
 
 #[test]

@@ -282,7 +282,7 @@ fn a_damaged_file_is_an_error_and_no_difference() {
     fs_err::write(zips.path("after.zip"), bytes).unwrap();
     let ran = zips.diff(&[]);
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""));
-    let start = "error: cannot read \"a\" of the zip `[ROOT]/project/after.zip`: the content has CRC ";
+    let start = "error: cannot read \"a\" of `[ROOT]/project/after.zip`: the content has CRC ";
     let said = zips.0.redact(&ran.stderr);
     assert!(said.starts_with(start) && said.ends_with("hint: the zip is damaged: make it anew\n"), "{said}");
 }

@@ -15,6 +15,7 @@
 //! | `limits` | builds that use up what they may use |
 //! | `images` | what is wrong with a registry or an image |
 //! | `imports` | handlers imported after a build, as the runtime does it |
+//! | `inspect` | `lbx check`: zips and folders of anybody |
 //! | `architectures` | building for another CPU, and for two at once |
 //! | `sources` | what has to be built: source distributions, local projects |
 //! | `git` | repositories: over HTTP and ssh, pinned, with submodules, offline |
@@ -52,6 +53,7 @@ mod images;
 mod imports;
 mod incremental;
 mod indexes;
+mod inspect;
 mod interrupts;
 mod keys;
 mod lambda;

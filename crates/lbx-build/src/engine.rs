@@ -311,7 +311,7 @@ pub(crate) fn prepare(
     let wheels = WheelStore::open(&cache_dir.join("wheels"))
         .map_err(|source| Error::WheelStore(Box::new(source)).in_store(cache_dir, "wheels"))?;
     let known = Known::load(cache_dir, &project, &options.destination);
-    let secrets = check::Known::of(&ground.host, &places);
+    let secrets = check::Known::of(&ground.host, places.iter().flat_map(Places::passwords));
     let context = Context {
         project,
         plan,

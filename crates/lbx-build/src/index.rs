@@ -37,15 +37,21 @@ pub(crate) struct Places {
 impl Places {
     /// Reads them, for every set of the plan.
     pub(crate) fn of(project: &Project, plan: &Plan, host: &Host, offline: bool) -> Result<Vec<Self>, Error> {
-        let mut settings = host.indexes.clone();
-        settings.offline = offline;
-        configure(&mut settings, &project.config, host.variable)?;
+        let settings = Self::settings(&project.config, host, offline)?;
         plan.sets.iter().map(|set| Self::of_set(project, set, settings.clone())).collect()
     }
 
     /// All passwords that are known without asking a program, each with the host that it is for.
     pub(crate) fn passwords(&self) -> Vec<(String, Password)> {
         self.settings.passwords()
+    }
+
+    /// The same for no set in particular.
+    pub(crate) fn settings(config: &Config, host: &Host, offline: bool) -> Result<Settings, Error> {
+        let mut settings = host.indexes.clone();
+        settings.offline = offline;
+        configure(&mut settings, config, host.variable)?;
+        Ok(settings)
     }
 
     fn of_set(project: &Project, set: &DependencySet, mut settings: Settings) -> Result<Self, Error> {

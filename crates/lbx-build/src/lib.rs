@@ -5,7 +5,7 @@
 //! rename. What happens meanwhile is told to an [`Observer`]; nothing here prints, asks the environment
 //! or what time it is. A [`Cancel`] stops a build at any point and leaves nothing behind.
 //!
-//! [`diff()`] says in what two zips differ.
+//! [`diff()`] says in what two zips differ, and [`inspect()`] what is wrong with one that lies somewhere.
 //!
 //! [`run`] runs a command of the user's in the place that builds have, with the project beside it.
 
@@ -26,6 +26,8 @@ mod event;
 mod explain;
 mod import;
 mod index;
+mod inspect;
+mod installed;
 mod limits;
 mod listing;
 mod lock;
@@ -61,6 +63,7 @@ pub use engine::{Destination, Host, Options, Outcome, PREVIOUS, PullRequest, Pul
 pub use error::{BytecodeError, Error, ErrorKind, PackagesError, SourceError, ZipError};
 pub use event::{Event, Observer};
 pub use explain::{Explained, Explanation, Explanations, Fate, Files, Size, explain};
+pub use inspect::{Inspected, Inspection, Judge, inspect};
 pub use lbx_archive::Limits as ZipLimits;
 pub use lbx_image::ProxyOptions;
 pub use limits::{Breach, Limits, TimeLimits, bytes};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lbx_index::Taken;
-use lbx_plan::{Architecture, DependencySet, Elsewhere};
+use lbx_plan::{Architecture, DependencySet, Elsewhere, Runtime};
 use lbx_sandbox::{Access, Bind, File, Spec};
 use lbx_wheel::{Target, Wheel, WheelError};
 
@@ -385,11 +385,16 @@ pub(crate) fn add(
 
 /// What wheels must fit.
 pub(crate) fn target(context: &Context, arch: Architecture) -> Target {
+    target_of(&context.plan.runtime, arch)
+}
+
+/// What wheels must fit on a runtime.
+pub(crate) fn target_of(runtime: &Runtime, arch: Architecture) -> Target {
     // Catalogue versions are small; one that is not would fit nothing.
     let small = |number: u32| u16::try_from(number).unwrap_or(0);
-    let (major, minor) = context.plan.runtime.glibc_version();
+    let (major, minor) = runtime.glibc_version();
     Target {
-        python_minor: u8::try_from(context.plan.runtime.python_version().1).unwrap_or(0),
+        python_minor: u8::try_from(runtime.python_version().1).unwrap_or(0),
         glibc: (small(major), small(minor)),
         arch: arch.machine().to_owned(),
     }

@@ -122,9 +122,16 @@ fn record(cache_dir: &Path, place: &Path) -> PathBuf {
 pub(crate) fn unpack(zip: &File, limits: &Limits, root: &Path, cancel: &Cancel) -> Result<(), Error> {
     let archive =
         Archive::open(zip, limits).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    unpack_files(zip, &archive, root, cancel)
+}
+
+/// The same for one that is open. Links are left out.
+pub(crate) fn unpack_files(zip: &File, archive: &Archive, root: &Path, cancel: &Cancel) -> Result<(), Error> {
     let is_new = |member: &&Member| {
         let found = fs_err::symlink_metadata(root.join(&member.name));
-        !member.is_dir && found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        !member.is_dir
+            && !member.is_link()
+            && found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     };
     let members: Vec<&Member> = archive.members().iter().filter(is_new).collect();
     folders(root, &members)?;

@@ -253,7 +253,7 @@ impl Plan {
             build_images: config.build.iter().filter_map(image_of).collect(),
             system_packages: sorted(&config.project.system_packages),
             system_packages_of: config.build.iter().filter_map(packages_of).collect(),
-            accept: prune::globs(config, Some(&config.check.accept))?,
+            accept: prune::accepted(config)?,
             imports: config.check.import,
             sets: Vec::new(),
             artifacts: Vec::new(),

@@ -47,6 +47,7 @@ pub use error::{TagMismatch, WheelError};
 pub use filename::WheelFilename;
 pub use layout::{Kind, LeftOut, LeftOutReason};
 pub use metadata::{EntryPoint, Metadata, normalize_name};
+pub use record::recorded_paths;
 pub use store::WheelStore;
 pub use tags::Target;
 pub use version::same_version;

@@ -51,6 +51,16 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<HashMap<String, Line>, WheelError> {
     Ok(lines)
 }
 
+/// The paths that the RECORD of an installed package lists, from the folder that its dist-info is in. What cannot be read is
+/// passed over: installers write what they like.
+pub fn recorded_paths(text: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(text);
+    text.lines()
+        .filter_map(|line| split(line).ok()?.into_iter().next())
+        .filter(|path| !path.is_empty())
+        .collect()
+}
+
 fn parse_line(text: &str) -> Result<(String, Line), String> {
     let fields = split(text)?;
     let [path, checksum, size] = &fields[..] else {

@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Shell(Box<Session>),
     /// Fetch an image into the store, verified and unpacked.
     Pull(Pull),
+    /// Look for what will not work in Lambda, in any zip or folder: limits, libraries, names, secrets, imports.
+    Check(Box<Check>),
     /// Say in what two zips differ: packages, files, sizes, modes.
     Diff(Diff),
     /// Say why something is in a zip or is not, and how large it is.
@@ -222,6 +224,32 @@ pub(crate) struct Diff {
     /// List all packages and files that differ, however many they are.
     #[arg(long)]
     pub(crate) all: bool,
+}
+
+/// `lbx check`.
+///
+/// Looks at zips and folders, whoever made them, as lbx build looks at its own, and imports the handler in the image. A
+/// function or layer of lbx.toml is named by its name, or by its zip in dist; with nothing named, all that are built are
+/// looked at. The exit code is 8 when something will not work in Lambda, or must not be published.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Check {
+    /// A zip, a folder, or a function or layer of lbx.toml.
+    #[arg(value_name = "ZIP|FOLDER|NAME")]
+    pub(crate) what: Vec<PathBuf>,
+    /// The handler to import, such as app.handler, in place of what lbx.toml has.
+    #[arg(long, value_name = "HANDLER")]
+    pub(crate) handler: Option<String>,
+    /// A layer that it runs with; may be given several times, in Lambda's order.
+    #[arg(long = "layer", value_name = "ZIP|FOLDER")]
+    pub(crate) layers: Vec<PathBuf>,
+    /// Import nothing, and open no image for it.
+    #[arg(long, conflicts_with = "handler")]
+    pub(crate) no_import: bool,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
 }
 
 /// `lbx explain`.

@@ -29,6 +29,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The same, with what it was in the way of.
+    pub(crate) fn with_context(self, context: &str) -> Self {
+        Self { message: format!("{context}: {}", self.message), ..self }
+    }
+}
+
 impl From<lbx_build::Error> for Failure {
     fn from(error: lbx_build::Error) -> Self {
         let code = match error.kind() {

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use lbx_build::Event;
 pub(crate) use lbx_build::bytes;
+pub(crate) use lines::finding;
 
 use crate::arguments::{Arguments, MessageFormat};
 use crate::failure::Failure;

@@ -4,10 +4,10 @@
 use std::fmt;
 
 use aho_corasick::AhoCorasick;
+use lbx_index::Password;
 
 use super::facts::line_of;
 use crate::engine::Host;
-use crate::index::Places;
 
 /// Variables whose values are credentials, on developers' machines and in CI.
 const VARIABLES: [&str; 6] = [
@@ -39,8 +39,8 @@ impl fmt::Debug for Known {
 
 impl Known {
     /// What this host knows, and the project.
-    pub(crate) fn of(host: &Host, places: &[Places]) -> Self {
-        let indexes = places.iter().flat_map(Places::passwords).chain(host.indexes.passwords());
+    pub(crate) fn of(host: &Host, indexes: impl IntoIterator<Item = (String, Password)>) -> Self {
+        let indexes = indexes.into_iter().chain(host.indexes.passwords());
         let indexes = indexes
             .map(|(name, password)| (format!("the password for {name}"), password.expose().to_owned()));
         let variables = VARIABLES

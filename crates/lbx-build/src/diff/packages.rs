@@ -4,15 +4,11 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use lbx_archive::Member;
-use lbx_wheel::{Metadata, normalize_name};
+use lbx_wheel::normalize_name;
 
 use super::{ChangedPackage, PackageChanges, PackageVersion, Pair, Zip};
 use crate::error::ZipError;
-
-/// Bytes of a METADATA that are read: the fields come first, and long descriptions after them.
-const MAX_METADATA: u64 = 1 << 20;
-/// Bytes of a name, and of a version, that is believed. No index has longer ones.
-const MAX_FIELD: usize = 255;
+use crate::installed::{self, MAX_METADATA};
 
 /// By normalised name, each version with the name as it is written.
 type Installed = BTreeMap<String, BTreeMap<String, String>>;
@@ -50,7 +46,7 @@ pub(super) fn compare(before: &Zip, after: &Zip) -> Result<PackageChanges, ZipEr
 fn installed(zip: &Zip) -> Result<Installed, ZipError> {
     let mut installed = Installed::new();
     for member in zip.members(false) {
-        let Some(folder) = metadata_folder(&member.name) else { continue };
+        let Some((_, folder)) = installed::metadata_folder(&member.name) else { continue };
         if let Some(PackageVersion { name, version }) = package(zip, member, folder)? {
             installed.entry(normalize_name(&name)).or_default().insert(version, name);
         }
@@ -58,60 +54,10 @@ fn installed(zip: &Zip) -> Result<Installed, ZipError> {
     Ok(installed)
 }
 
-/// `NAME-VERSION` of `NAME-VERSION.dist-info/METADATA` where Python looks for packages: at the root of a function, and in
-/// a layer below `python`.
-fn metadata_folder(path: &str) -> Option<&str> {
-    let folder = path.strip_suffix("/METADATA")?.strip_suffix(".dist-info")?;
-    let (parent, name) = folder.rsplit_once('/').unwrap_or(("", folder));
-    (parent.is_empty() || parent == "python" || is_site(parent)).then_some(name)
-}
-
-/// `python/lib/python3.X/site-packages`.
-fn is_site(folder: &str) -> bool {
-    folder
-        .strip_prefix("python/lib/python3.")
-        .and_then(|rest| rest.strip_suffix("/site-packages"))
-        .is_some_and(|minor| !minor.is_empty() && minor.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-/// What a METADATA says; where it says nothing that can be believed, what the name of its folder says.
+/// What a METADATA says.
 fn package(zip: &Zip, member: &Member, folder: &str) -> Result<Option<PackageVersion>, ZipError> {
     let mut text = Vec::new();
     let read = member.open(&zip.file).take(MAX_METADATA).read_to_end(&mut text);
     read.map_err(|source| zip.damaged(member, source))?;
-    let is_short = |field: &String| field.len() <= MAX_FIELD;
-    if let Ok(Metadata { name, version, .. }) = Metadata::parse(&text)
-        && is_short(&name)
-        && is_short(&version)
-    {
-        return Ok(Some(PackageVersion { name, version }));
-    }
-    let of_folder = folder.split_once('-');
-    Ok(of_folder.map(|(name, version)| PackageVersion { name: name.to_owned(), version: version.to_owned() }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packages_are_found_where_python_looks_for_them() {
-        let found = [
-            "six-1.17.0.dist-info/METADATA",
-            "python/six-1.17.0.dist-info/METADATA",
-            "python/lib/python3.11/site-packages/six-1.17.0.dist-info/METADATA",
-        ];
-        assert!(found.iter().all(|path| metadata_folder(path) == Some("six-1.17.0")));
-        let others = [
-            "METADATA",
-            "six-1.17.0.dist-info/RECORD",
-            "six-1.17.0.dist-info/licenses/METADATA",
-            "six-1.17.0/METADATA",
-            "vendored/six-1.17.0.dist-info/METADATA",
-            "python/vendored/six-1.17.0.dist-info/METADATA",
-            "python/lib/python3./site-packages/six-1.17.0.dist-info/METADATA",
-            "python/lib/python3.11/dist-packages/six-1.17.0.dist-info/METADATA",
-        ];
-        assert_eq!(others.map(metadata_folder), [None; 8]);
-    }
+    Ok(installed::package(&text, folder).map(|(name, version)| PackageVersion { name, version }))
 }

@@ -1,11 +1,11 @@
-//! Why a zip that is to be compared cannot be read.
+//! Why a zip, or a folder in the place of one, cannot be read.
 
 use std::io;
 use std::path::PathBuf;
 
 use lbx_archive::ReadError;
 
-/// Why a zip that is to be compared cannot be read.
+/// Why a zip, or a folder in the place of one, cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ZipError {
@@ -13,6 +13,24 @@ pub enum ZipError {
     #[error("`{path}` is not a file")]
     NotAFile {
         /// The path.
+        path: PathBuf,
+    },
+    /// It is a device or a pipe.
+    #[error("`{path}` is neither a zip nor a folder")]
+    NoArtifact {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A name in a folder is no text.
+    #[error("the name of {path:?} is not UTF-8, which names in zips are")]
+    Name {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A folder has more in it than any artifact.
+    #[error("`{path}` has more in it than lbx takes from a zip")]
+    TooLarge {
+        /// The folder.
         path: PathBuf,
     },
     /// It is no zip, or one that unzippers may read in different ways, or one that is too large.
@@ -32,7 +50,7 @@ pub enum ZipError {
         source: io::Error,
     },
     /// The content of a file in it is not what its header says.
-    #[error("cannot read {member:?} of the zip `{path}`")]
+    #[error("cannot read {member:?} of `{path}`")]
     Member {
         /// The zip.
         path: PathBuf,
@@ -48,11 +66,18 @@ impl ZipError {
     pub(super) fn hint(&self) -> Option<String> {
         match self {
             Self::NotAFile { .. } => Some("two zips are compared: name files".to_owned()),
-            Self::Archive { source: ReadError::Io(_) | ReadError::NoEnd, .. } | Self::Bytes { .. } => None,
+            Self::Archive { source: ReadError::Io(_) | ReadError::NoEnd, .. }
+            | Self::Bytes { .. }
+            | Self::NoArtifact { .. }
+            | Self::Name { .. } => None,
             Self::Archive { .. } => {
                 Some("lbx reads only zips that all unzippers read alike: make it anew".to_owned())
             }
+            Self::Member { source, .. } if source.kind() != io::ErrorKind::InvalidData => None,
             Self::Member { .. } => Some("the zip is damaged: make it anew".to_owned()),
+            Self::TooLarge { .. } => {
+                Some("name the folder that is the function or the layer itself".to_owned())
+            }
         }
     }
 }

@@ -71,6 +71,11 @@ fn services(config: &Config, names: &[At<String>]) -> Result<Option<BTreeSet<Str
     Ok((!all).then(|| names.iter().map(|name| name.value.clone()).collect()))
 }
 
+/// The files of a project in which whatever the checks find is meant to be.
+pub fn accepted(config: &Config) -> Result<Globs, ConfigError> {
+    globs(config, Some(&config.check.accept))
+}
+
 pub(crate) fn globs(config: &Config, patterns: Option<&Vec<At<String>>>) -> Result<Globs, ConfigError> {
     let patterns = patterns.map_or(&[][..], Vec::as_slice);
     Globs::new(patterns.iter().map(|at| at.value.clone()).collect()).map_err(|error: GlobError| {

@@ -29,8 +29,7 @@ mod shape;
 mod tools;
 
 pub use self::botocore::{ALWAYS_NEEDED, Unknown, check_services, unknown_services};
-pub(crate) use self::choices::globs;
-pub use self::choices::{Choices, RuntimeProvided};
+pub use self::choices::{Choices, RuntimeProvided, accepted};
 pub use self::globs::{GlobError, Globs};
 pub use self::policy::{Policy, Reason, SparedBy, Verdict, verdict};
 pub use self::provided::{CLOSURE, Decision, Installed, Member, Provided, provided};

@@ -116,7 +116,9 @@ impl Names {
             }
             Event::LockWritten { path, packages, changes } => Some(lock_written(path, *packages, changes)),
             Event::ArtifactStarted { .. } => None,
-            Event::Found { artifact, finding } => Some(found(name(&self.artifacts, *artifact), finding)),
+            Event::Found { artifact, finding: found } => {
+                Some(finding(name(&self.artifacts, *artifact), found, "lbx:   "))
+            }
             Event::Damaged { path } => Some(super::damaged(path)),
             Event::ArtifactFinished { artifact, size, files, .. } => {
                 let name = name(&self.artifacts, *artifact);
@@ -164,8 +166,8 @@ fn isolation(backend: Backend, claims: Claims, refused: &[String]) -> Option<Str
     })
 }
 
-/// Something that is wrong with an artifact, and below it what can be done.
-fn found(artifact: &str, finding: &Finding) -> String {
+/// Something that is wrong with an artifact, and below it, in lines that begin with `indent`, what can be done.
+pub(crate) fn finding(artifact: &str, finding: &Finding, indent: &str) -> String {
     let severity = match finding.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
@@ -175,13 +177,14 @@ fn found(artifact: &str, finding: &Finding) -> String {
         None => format!("{} ", printable(path)),
     });
     let below = |text: &String| {
-        let lines = text.lines().map(|line| format!("\nlbx:   {}", printable(line)));
+        let lines = text.lines().map(|line| format!("\n{indent}{}", printable(line)));
         lines.collect::<String>()
     };
     let details = finding.details.as_ref().map(below).unwrap_or_default();
     let hint = finding.hint.as_ref().map(below).unwrap_or_default();
     format!(
-        "{severity}: {artifact}: {}{}{details}{hint}",
+        "{severity}: {}: {}{}{details}{hint}",
+        printable(artifact),
         place.unwrap_or_default(),
         printable(&finding.message)
     )

@@ -110,3 +110,90 @@ fn a_build_with_nothing_changed_writes_the_page_too_and_is_no_source() {
     assert!(text.contains("\"previous\":{") && !text.contains("src/page.html"));
     assert!(text.contains("[\"app.py\",0,6,"), "files have their sizes");
 }
+
+/// What the page says of itself to a script of ours, which its own policy would not let run.
+fn measured(home: &Home, page: &Path, options: &[&str], fragment: &str, expression: &str) -> String {
+    let text = fs_err::read_to_string(page).expect("a page");
+    let policy = part(&text, "<meta http-equiv=\"Content-Security-Policy\"", ">").to_owned();
+    let copy = home.root().join("measured.html");
+    let script =
+        format!("<script>addEventListener('load', () => {{ document.title = {expression}; }});</script>");
+    fs_err::write(&copy, text.replace(&policy, "") + &script).expect("written");
+    let document = chromium(home, &[options, &["--dump-dom"]].concat(), &copy, fragment);
+    part(&document, "<title>", "</title>").replace("&amp;", "&")
+}
+
+#[test]
+fn the_page_fits_narrow_and_dark_screens_and_what_is_small_can_be_opened() {
+    let home = Home::new();
+    home.write("src/app.py", "A = 1\n".repeat(200_000));
+    for at in 0..300 {
+        home.write(&format!("src/a_folder_with_a_long_name/and_another_one_{at}/module_{at}.py"), "A = 1\n");
+    }
+    home.write("lbx.toml", format!("{HEAD}[functions.app]\nsource = \"src\"\n"));
+    let ran = run(&mut crate::support::lbx(&home, &["build", "--html", "page.html"]));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let page = home.project().join("page.html");
+    let overflow = "document.documentElement.scrollWidth + ' of ' + innerWidth";
+    let narrow = measured(&home, &page, &["--window-size=390,800"], "", overflow);
+    let (width, window) = narrow.split_once(" of ").expect("two numbers");
+    assert!(width == window && width.parse::<u32>().expect("a number") <= 500, "{narrow}");
+    let ground = "getComputedStyle(document.body).backgroundColor";
+    let light = measured(&home, &page, &[], "", ground);
+    let dark = measured(&home, &page, &["--blink-settings=preferredColorScheme=0"], "", ground);
+    assert_eq!((light.as_str(), dark.as_str()), ("rgb(246, 247, 249)", "rgb(18, 21, 26)"));
+
+    let place = "in=own%3A+src&in=a_folder_with_a_long_name%2F";
+    let all = "[...document.querySelectorAll('#map > .tile')].map((tile) => tile.title).join('|')";
+    let tiles = measured(&home, &page, &["--window-size=500,800"], place, all);
+    assert!(tiles.contains("and_another_one_0/"), "{tiles}");
+    let root = measured(&home, &page, &[], "in=own%3A+src", all);
+    assert!(root.contains("app.py"), "{root}");
+    let escape = "(() => { at('search').value = 'x'; at('search').dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true })); \
+        return at('search').value + '|' + state.place.length; })()";
+    assert_eq!(
+        measured(&home, &page, &[], "in=own%3A+src", escape),
+        "|1",
+        "the field is emptied, and the place kept"
+    );
+}
+
+#[test]
+fn tiles_that_are_too_small_are_one_that_opens() {
+    let home = Home::new();
+    home.write("src/app.py", "A = 1\n".repeat(500_000));
+    for at in 0..40 {
+        home.write(&format!("src/small_{at}.py"), "A = 1\n");
+    }
+    home.write("lbx.toml", format!("{HEAD}[functions.app]\nsource = \"src\"\n"));
+    let ran = run(&mut crate::support::lbx(&home, &["build", "--html", "page.html"]));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let page = home.project().join("page.html");
+    let click = "(() => { [...document.querySelectorAll('.tile')].find((tile) => tile.title.startsWith('40 others')).click(); \
+        return at('crumbs').textContent + '|' + document.querySelectorAll('#map > .tile').length + '|' + location.hash; })()";
+    let opened = measured(&home, &page, &[], "in=own%3A+src", click);
+    let parts: Vec<&str> = opened.split('|').collect();
+    assert!(parts[0].contains("40 others 240 B unpacked") && parts[1] == "40", "{opened}");
+    // The address leads there again, and where it does not, to what is above.
+    let crumbs = "at('crumbs').textContent";
+    assert!(
+        measured(&home, &page, &[], parts[2].trim_start_matches('#'), crumbs).contains("40 others"),
+        "{opened}"
+    );
+    let gone = measured(&home, &page, &[], "in=own%3A+src&in=9+others", crumbs);
+    assert!(gone.contains("own: src") && !gone.contains("others"), "{gone}");
+}
+
+#[test]
+fn what_is_not_published_has_a_page_too() {
+    let home = Home::new();
+    home.write("src/.env", "A=1\n");
+    home.write("lbx.toml", format!("{HEAD}[functions.app]\nsource = \"src\"\n"));
+    let ran = run(&mut crate::support::lbx(&home, &["build", "--html", "page.html"]));
+    assert_eq!(ran.code, 8, "{}", ran.stderr);
+    assert!(ran.stderr.contains("lbx: page.html shows what was not published\n"), "{}", ran.stderr);
+    assert!(!home.project().join("dist/app.zip").exists());
+    let document = shown(&home, &home.project().join("page.html"), "");
+    let findings = part(&document, "id=\"findings\"", "</section>");
+    assert!(findings.contains("its name is one of files with credentials"), "{findings}");
+}

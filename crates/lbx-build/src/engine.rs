@@ -400,10 +400,13 @@ fn build_in(workshop: &Arc<Workshop>, mut begun: Begun, mut laps: Laps) -> Resul
     })?;
     context.ground.cancel.check()?;
     laps.end(|seconds| &mut seconds.package);
-    let built = check_all(workshop, &staging, built)?;
+    let (built, refused) = check_all(workshop, &staging, built)?;
     laps.end(|seconds| &mut seconds.check);
     let page = context.options.page;
     let page = page.then(|| Page::new(&built, context.plan.arch.lambda(), &context.options.destination));
+    if context.options.check && !refused.is_empty() {
+        return Err(Error::Checks { artifacts: refused, page: page.map(Box::new) });
+    }
     let (artifacts, found): (Vec<_>, Vec<_>) =
         built.into_iter().map(|built| (built.report.clone(), (built.report.name, built.after))).unzip();
     let report = Report::new(context, workshop.opened(), &sets, artifacts, &laps);
@@ -441,12 +444,12 @@ fn note_used(context: &Context, sets: &[ResolvedSet], found: &[(String, Before)]
     }
 }
 
-/// Looks at all artifacts, and says what is wrong with them. It is an error where one will not work.
+/// Looks at all artifacts, and says what is wrong with them. Also returns the names of those that will not work.
 fn check_all(
     workshop: &Workshop,
     staging: &publish::Staging,
     mut built: Vec<archive::Built>,
-) -> Result<Vec<archive::Built>, Error> {
+) -> Result<(Vec<archive::Built>, Vec<String>), Error> {
     let context = workshop.context();
     let plan = &context.plan;
     let imports = Imports::of(workshop, staging)?;
@@ -462,20 +465,17 @@ fn check_all(
         Ok(findings)
     })?;
     drop(subjects);
-    let mut errors = Vec::new();
+    let mut refused = Vec::new();
     for (index, (built, findings)) in built.iter_mut().zip(findings).enumerate() {
         for finding in &findings {
             context.ground.tell(Event::Found { artifact: index, finding: finding.clone() });
         }
         if findings.iter().any(|finding| finding.severity == Severity::Error) {
-            errors.push(built.report.name.clone());
+            refused.push(built.report.name.clone());
         }
         built.report.findings = findings;
     }
-    if context.options.check && !errors.is_empty() {
-        return Err(Error::Checks { artifacts: errors });
-    }
-    Ok(built)
+    Ok((built, refused))
 }
 
 fn resolve_unlocked(workshop: &Workshop, index: usize, set: &DependencySet) -> Result<ResolvedSet, Error> {

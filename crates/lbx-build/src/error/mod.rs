@@ -19,6 +19,7 @@ pub use self::system::PackagesError;
 pub use self::zip::ZipError;
 pub use crate::bytecode::BytecodeError;
 
+use crate::page::Page;
 use crate::suspect;
 
 /// Why a build ends without artifacts.
@@ -446,6 +447,8 @@ pub enum Error {
     /// Artifacts that will not work, by what was said of them before.
     #[error("{} not published: see above", listed(artifacts.iter()))]
     Checks {
+        /// The page about what was refused, where one was asked for.
+        page: Option<Box<Page>>,
         /// Their names.
         artifacts: Vec<String>,
     },
@@ -575,6 +578,14 @@ fn listed<'a>(all: impl Iterator<Item = &'a String>) -> String {
 }
 
 impl Error {
+    /// The page about what was not published, where one was asked for.
+    pub fn take_page(&mut self) -> Option<Page> {
+        match self {
+            Self::Checks { page, .. } => page.take().map(|page| *page),
+            _ => None,
+        }
+    }
+
     /// The store cannot be opened.
     pub(crate) fn store(source: lbx_image::Error) -> Self {
         Self::Store(Box::new(source))

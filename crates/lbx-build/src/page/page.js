@@ -80,8 +80,10 @@ function seek(place) {
 function here() {
   let place = root;
   for (const name of state.place) {
-    const next = [...place.children.values()].find((child) => child.name === name);
-    if (!next) { state.place = []; return root; }
+    const isIt = (child) => child.name === name;
+    const next = [...place.children.values()].find(isIt) || items(place, area()).map((item) => item.child).find((child) => child.isOther && isIt(child));
+    // In another window, other things are too small to be seen.
+    if (!next) { state.place = trail(place); return place; }
     place = next;
   }
   return place;
@@ -125,12 +127,16 @@ function items(place, area) {
   if (small.length === 1) kept.push(small[0]);
   if (small.length > 1) {
     const other = node(small.length + " others", place);
-    for (const { child } of small) { other.size += child.size; other.packed += child.packed; other.files += child.files; other.hits += child.hits; }
+    for (const { child } of small) {
+      other.children.set(child.name + "\n" + other.children.size, child);
+      other.size += child.size; other.packed += child.packed; other.files += child.files; other.hits += child.hits; }
     other.isOther = true;
     kept.push({ child: other, value: other[state.unit] });
   }
   return kept;
 }
+
+function area() { return at("map").clientWidth * at("map").clientHeight; }
 
 function draw() {
   const map = at("map"), place = here();
@@ -276,6 +282,7 @@ function findings(artifact) {
   const rows = artifact.findings.map((one) => {
     const about = element("span", {}, one.message);
     if (one.path) about.append(element("small", {}, one.path + (one.owner ? " of " + one.owner : "")));
+    if (one.details) about.append(element("pre", {}, one.details));
     if (one.hint) about.append(element("small", {}, one.hint));
     return [element("span", { class: one.severity === "error" ? "word bad" : "word faint" }, one.severity), about];
   });
@@ -336,10 +343,20 @@ data.artifacts.forEach((artifact, index) => {
   at("artifact").append(element("option", { value: String(index) }, artifact.name + (isTwice ? " (" + artifact.arch + ")" : "")));
 });
 at("artifact").addEventListener("change", (event) => { state.artifact = Number(event.target.value); state.place = []; write(); show(); });
-at("search").addEventListener("input", (event) => { state.search = event.target.value.trim(); write(); seek(root); draw(); tables(); });
+let waiting;
+function search() {
+  clearTimeout(waiting);
+  state.search = at("search").value.trim();
+  write(); seek(root); draw(); tables();
+}
+// Whoever types fast is not waited for after each letter.
+at("search").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(search, 80); });
 for (const button of at("units").children) button.addEventListener("click", () => { state.unit = button.dataset.unit; write(); show(); });
 addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || !state.place.length) return;
+  if (event.key !== "Escape") return;
+  // In the field, it empties it: a browser's own way with it, where it has one.
+  if (event.target === at("search") && at("search").value) { at("search").value = ""; search(); return; }
+  if (!state.place.length) return;
   state.place.pop(); write(); draw();
 });
 addEventListener("hashchange", () => { read(); show(); });

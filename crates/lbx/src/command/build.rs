@@ -59,8 +59,10 @@ fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Re
         let mut outcomes = Vec::new();
         for (plan, options) in plans {
             let (project, host, destination) = (project.clone(), host.clone(), options.destination.clone());
-            let outcome = lbx_build::build(project, plan, host, options, &cancel, &observer).await?;
-            outcomes.push((outcome, destination));
+            match lbx_build::build(project, plan, host, options, &cancel, &observer).await {
+                Ok(outcome) => outcomes.push((outcome, destination)),
+                Err(error) => return Err(refused(output, error, build, environment)),
+            }
         }
         Ok(outcomes)
     })?;
@@ -75,6 +77,22 @@ fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Re
     }
     memory.remember(start, &bases);
     Ok(())
+}
+
+/// How a build fails. Where there is a page about what was not published, it is written all the same.
+fn refused(
+    output: &Output,
+    mut error: lbx_build::Error,
+    build: &Build,
+    environment: &Environment,
+) -> Failure {
+    if let (Some(html), Some(page)) = (&build.html, error.take_page()) {
+        match Page::write(vec![page], &environment.current_dir.join(html)) {
+            Ok(()) => output.note(&format!("{} shows what was not published", html.display())),
+            Err(error) => output.note(&format!("no page: {error}")),
+        }
+    }
+    error.into()
 }
 
 /// The folder of one CPU, where there are several.

@@ -137,6 +137,9 @@ const PARTS: [&str; 18] = [
 /// Looks at many bytes at once, where the CPU can.
 static PARTS_OF_PATTERNS: LazyLock<Option<packed::Searcher>> = LazyLock::new(|| packed::Searcher::new(PARTS));
 
+/// What the keys have in them that AWS's documentation is full of.
+const EXAMPLE: &[u8] = b"EXAMPLE";
+
 /// The most bytes of a text that are searched.
 const SEARCHED: usize = 4 << 20;
 
@@ -154,7 +157,8 @@ fn secrets(content: &[u8]) -> Vec<(String, usize)> {
     let Some((set, each)) = &*PATTERNS else { return Vec::new() };
     let found = set.matches(content);
     let place = |at: usize| {
-        let start = each[at].find(content)?.start();
+        let is_made_up = |found: &[u8]| found.windows(EXAMPLE.len()).any(|part| part == EXAMPLE);
+        let start = each[at].find_iter(content).find(|found| !is_made_up(found.as_bytes()))?.start();
         Some((SECRETS[at].0.to_owned(), line_of(content, start)))
     };
     found.iter().filter_map(place).collect()
@@ -201,6 +205,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_beside_one_of_the_documentation_is_found() {
+        let text = format!("AKIAIOSFODNN7EXAMPLE\nAKIA{}\n", "ABCDEFGHIJKLMNOP");
+        assert_eq!(seen(&text), [("an access key of AWS".to_owned(), 2)]);
+    }
+
+    #[test]
     fn data_is_not_searched() {
         let key = format!("-----BEGIN RSA {} KEY-----", "PRIVATE");
         assert_eq!(seen(&key).len(), 1);
@@ -212,6 +222,8 @@ mod tests {
         for text in [
             "key = os.environ['AWS_SECRET_ACCESS_KEY']\n",
             "AKIA is how they begin\n",
+            "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n",
+            "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n",
             "-----BEGIN CERTIFICATE-----\n",
             "url = f\"https://{user}:{password}@{host}/\"\n",
             "https://user:@host/ and https://${USER}:${PASSWORD}@host\n",

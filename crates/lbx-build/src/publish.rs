@@ -86,7 +86,7 @@ impl Staging {
         loop {
             let file = builder.tempfile_in(&self.folder)?;
             // Another build may have swept it away before it was locked.
-            if file.as_file().try_lock().is_ok() && file.as_file().metadata()?.nlink() > 0 {
+            if lbx_lock::mark(file.as_file()) && file.as_file().metadata()?.nlink() > 0 {
                 return Ok(file);
             }
         }
@@ -137,7 +137,7 @@ fn sweep(folder: &Path) -> Result<(), Error> {
         }
         // Another build may be faster at every step.
         let Ok(file) = fs_err::File::open(entry.path()) else { continue };
-        if file.file().try_lock().is_ok() {
+        if lbx_lock::is_left_behind(file.file()) {
             let _ = fs_err::remove_file(entry.path());
         }
     }
@@ -162,11 +162,23 @@ fn persist(file: NamedTempFile, path: &Path) -> Result<(Stamp, Option<NamedTempF
     if is_file && renameat_with(CWD, file.path(), CWD, path, RenameFlags::EXCHANGE).is_ok() {
         return Ok((Stamp::of(&file.as_file().metadata()?), Some(file)));
     }
+    // Where names cannot be exchanged, as on NFS, the old one has a second name before it loses the first.
+    let replaced = if is_file { second_name(path) } else { None };
     let file = file.persist(path).map_err(|error| {
         let message = format!("cannot rename to `{}`: {}", path.display(), error.error);
         std::io::Error::new(error.error.kind(), message)
     })?;
-    Ok((Stamp::of(&file.metadata()?), None))
+    Ok((Stamp::of(&file.metadata()?), replaced))
+}
+
+/// A file under a temporary name beside its own, if the file system gives it one.
+fn second_name(path: &Path) -> Option<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    let link = |name: &Path| {
+        fs_err::hard_link(path, name)?;
+        Ok(fs_err::File::open(name)?.into_file())
+    };
+    builder.prefix(prune::UNFINISHED).make_in(path.parent()?, link).ok()
 }
 
 impl Drop for Staging {

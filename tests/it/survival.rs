@@ -12,7 +12,7 @@ use lbx_testkit::wheels::Wheel;
 
 use crate::host::{in_namespace, noise};
 use crate::locks::succeeds;
-use crate::support::{HEAD, lbx};
+use crate::support::{HEAD, image, lbx};
 
 /// A project that needs no image.
 struct Project {
@@ -184,4 +184,84 @@ fn a_store_that_may_only_be_read_is_enough_where_it_has_all_and_is_named_where_i
         assert!(ran.code == 1 && said.ends_with(expected), "{lacking}: {said}");
         assert!(!project.home.project().join(&out).join("app.zip").exists(), "{lacking}");
     }
+}
+
+/// Runs `work` where files have no locks, no names of their own that come later, no exchange of names, no attributes, and
+/// are not copied by the kernel: as on NFS, and on other file systems of clusters.
+fn without_what_clusters_lack<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    use lbx_sandbox::filter::{Action, Compare, Condition, Filter, INT, Rule};
+    use nix::libc;
+    let number = |call: libc::c_long| u32::try_from(call).expect("a number");
+    let refuse = |call, errno: i32, conditions: &[Condition]| Rule {
+        call: number(call),
+        conditions: conditions.to_vec(),
+        action: Action::Errno(u16::try_from(errno).expect("an errno")),
+    };
+    // The bit alone: the rest of the flag is that of folders.
+    let unnamed = u64::from((libc::O_TMPFILE & !libc::O_DIRECTORY).cast_unsigned());
+    let unnamed = Condition::new(2, unnamed, Compare::NotEqual, 0);
+    let clone = Condition::new(1, INT, Compare::Equal, 0x4004_9409);
+    let rules = vec![
+        refuse(libc::SYS_flock, libc::ENOLCK, &[]),
+        refuse(libc::SYS_openat, libc::EOPNOTSUPP, &[unnamed]),
+        refuse(libc::SYS_renameat2, libc::EINVAL, &[Condition::new(4, INT, Compare::NotEqual, 0)]),
+        refuse(libc::SYS_copy_file_range, libc::EOPNOTSUPP, &[]),
+        refuse(libc::SYS_ioctl, libc::EOPNOTSUPP, &[clone]),
+        refuse(libc::SYS_fallocate, libc::EOPNOTSUPP, &[]),
+        refuse(libc::SYS_setxattr, libc::EOPNOTSUPP, &[]),
+        refuse(libc::SYS_lsetxattr, libc::EOPNOTSUPP, &[]),
+        refuse(libc::SYS_fsetxattr, libc::EOPNOTSUPP, &[]),
+    ];
+    let filter = Filter { rules, otherwise: Action::Allow, beyond: None, foreign: Action::Allow };
+    std::thread::spawn(move || {
+        nix::sys::prctl::set_no_new_privs().expect("allowed to everybody");
+        filter.install().expect("the kernel takes it");
+        work()
+    })
+    .join()
+    .expect("the work")
+}
+
+#[test]
+fn a_home_on_a_file_system_of_a_cluster_gives_the_same_bytes() {
+    let Some(image) = image() else { return };
+    let project = Project::new(&["one", "two"], 200_000, "");
+    let build = move |project: &Project, out: &str| {
+        let mut command =
+            lbx(&project.home, &["build", "--image", &image, "--out-dir", out, "--dir", "tree"]);
+        command.env("PIP_INDEX_URL", format!("http://{}/simple", project.index.address()));
+        command
+    };
+    succeeds(&mut build(&project, "first"));
+    let first = project.zip("first");
+    // What knows the tree goes with the store.
+    for folder in [project.home.cache(), project.home.project().join("tree")] {
+        fs_err::remove_dir_all(folder).expect("removed");
+    }
+    let (zips, project) = without_what_clusters_lack(move || {
+        // Not at all locked, so that the image is fetched and run, too.
+        let lines = fs_err::read_to_string(project.home.project().join("r.txt")).expect("text");
+        project.home.write("r.txt", "one==1.0\ntwo==1.0\n");
+        succeeds(&mut build(&project, "unlocked"));
+        project.home.write("r.txt", lines);
+        let mut zips = vec![project.zip("unlocked")];
+        for content in ["A = 1\n", "A = 2\n", "A = 1\n"] {
+            project.home.write("src/more.py", content);
+            succeeds(&mut build(&project, "changing"));
+            zips.push(project.zip("changing"));
+        }
+        fs_err::remove_file(project.home.project().join("src/more.py")).expect("removed");
+        succeeds(&mut build(&project, "changing"));
+        zips.push(project.zip("changing"));
+        // What others may use is not removed where nobody can tell.
+        let gc = run(&mut lbx(&project.home, &["cache", "gc"]));
+        assert_eq!(gc.code, 1);
+        assert!(
+            gc.stderr.ends_with("hint: its file system may have no locks: keep the store on a local disk\n")
+        );
+        (zips, project)
+    });
+    assert!(zips[0] == first && zips[4] == first && zips[1] == zips[3] && zips[1] != zips[2]);
+    assert!(project.home.project().join("tree/m0.py").exists());
+    assert!(project.home.project().join("changing/.previous/app.zip").exists());
 }

@@ -24,9 +24,10 @@ const RULES: [Rule; 7] = [
 ];
 
 /// The floor of every crate that ships, and of those that do not.
-const FLOORS: [(&str, u8); 12] = [
+const FLOORS: [(&str, u8); 13] = [
     ("lbx-archive", 0),
     ("lbx-elf", 0),
+    ("lbx-lock", 0),
     ("lbx-net", 0),
     ("lbx-plan", 0),
     ("lbx-sandbox", 0),
@@ -41,11 +42,12 @@ const FLOORS: [(&str, u8); 12] = [
 ];
 
 /// What a crate never depends on.
-const BANNED_DEPENDENCIES: [(&str, &[&str]); 10] = [
+const BANNED_DEPENDENCIES: [(&str, &[&str]); 11] = [
     ("lbx-plan", &["tokio", "fs-err", "nix", "rustix", "libc", "tempfile"]),
     ("lbx-archive", &["tokio", "fs-err", "nix", "rustix", "libc", "walkdir"]),
     ("lbx-elf", &["tokio", "fs-err", "nix", "rustix", "libc", "tempfile"]),
     ("lbx-sandbox", &["tokio", "oci-client", "reqwest", "rustls"]),
+    ("lbx-lock", &["tokio", "nix", "libc"]),
     ("lbx-net", &["clap", "fs-err", "httparse", "hyper", "indicatif", "oci-client", "reqwest"]),
     ("lbx-image", &["caps", "clap", "indicatif"]),
     ("lbx-index", &["caps", "clap", "indicatif", "nix"]),
@@ -55,11 +57,12 @@ const BANNED_DEPENDENCIES: [(&str, &[&str]); 10] = [
 ];
 
 /// What a crate's sources, tests aside, never say.
-const BANNED_WORDS: [(&str, &[&str]); 10] = [
+const BANNED_WORDS: [(&str, &[&str]); 11] = [
     ("lbx-plan", &["std::fs", "fs_err", "std::env::", "std::time", "std::process", "std::net"]),
     ("lbx-archive", &["read_dir", "std::env::", "std::time", "std::process", "std::net"]),
     ("lbx-elf", &["std::fs", "std::io", "std::env", "std::time", "std::process", "std::net", "println!"]),
     ("lbx-sandbox", &["tokio", "ToSocketAddrs", "UdpSocket", "HTTP/", "std::env::var"]),
+    ("lbx-lock", &["read_dir", "std::env", "std::time", "std::process", "std::net"]),
     ("lbx-net", &["std::fs", "std::env", "std::process", "println!"]),
     ("lbx-image", &["::mount", "unshare", "CloneFlags", "std::env::var", "println!"]),
     ("lbx-index", &["::mount", "unshare", "CloneFlags", "std::env", "println!"]),

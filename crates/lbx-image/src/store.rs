@@ -294,7 +294,7 @@ fn lock_new(path: &Path) -> Result<Option<fs::File>, Error> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let locked = file.file().try_lock().is_ok() && file.metadata()?.nlink() > 0;
+    let locked = lbx_lock::mark(file.file()) && file.metadata()?.nlink() > 0;
     Ok(locked.then_some(file))
 }
 
@@ -302,7 +302,7 @@ fn sweep_one(lock: &Path) -> Result<(), Error> {
     // Another sweeper may have been faster at every step.
     let Some(file) = optional(fs::OpenOptions::new().write(true).open(lock))? else { return Ok(()) };
     // Without a name any more, this is not the lock of whatever has that name now.
-    if file.file().try_lock().is_err() || file.metadata()?.nlink() == 0 {
+    if !lbx_lock::is_left_behind(file.file()) || file.metadata()?.nlink() == 0 {
         return Ok(());
     }
     optional(remove_tree(&lock.with_extension("")))?;

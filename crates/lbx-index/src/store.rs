@@ -24,12 +24,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
+use lbx_lock::Claim;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::hashes::Verifier;
 use crate::{Digest, Error, Hashes, Page};
+
+/// What tells names of one process apart.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 128 << 10;
@@ -154,9 +158,26 @@ impl Store {
         let path = self.tmp(&format!("{key}.lock"));
         let file = private().create(true).truncate(false).write(true).open(&path)?;
         // One that has no name any more is not the lock of whatever is made next.
-        let held = file.file().try_lock().is_ok() && same_file(&file, &path)?;
+        let held = match lbx_lock::claim(file.file())? {
+            Claim::Held => same_file(&file, &path)?,
+            Claim::Taken => false,
+            Claim::Unknown => return self.own_lock(key).map(Some),
+        };
         // Only who holds it may drop it.
         Ok(if held { Some(Lock { path, _file: file }) } else { None })
+    }
+
+    /// Where there are no locks, two may make the same, each in a file of its own.
+    fn own_lock(&self, key: &str) -> Result<Lock, Error> {
+        loop {
+            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let path = self.tmp(&format!("{key}-{}-{number}.lock", std::process::id()));
+            match private().create_new(true).write(true).open(&path) {
+                Ok(file) => return Ok(Lock { path, _file: file }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Begins a file.
@@ -238,7 +259,6 @@ impl Store {
     }
 
     fn put_document(&self, path: &Path, value: &impl Serialize) -> Result<(), Error> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
         let mut bytes = serde_json::to_vec(value).map_err(io::Error::from)?;
         bytes.extend_from_slice(&checksum(&bytes));
         loop {
@@ -251,7 +271,7 @@ impl Store {
                 Err(error) => return Err(error.into()),
             };
             // A sweeper may have been faster.
-            if file.file().try_lock().is_ok() && file.metadata()?.nlink() > 0 {
+            if lbx_lock::mark(file.file()) && file.metadata()?.nlink() > 0 {
                 file.write_all(&bytes)?;
                 return Ok(fs::rename(&temporary, path)?);
             }
@@ -348,7 +368,7 @@ fn touch(path: &Path) {
 fn sweep_one(path: &Path) -> Result<(), Error> {
     // Another sweeper may have been faster at every step.
     let Some(file) = optional(fs::OpenOptions::new().write(true).open(path))? else { return Ok(()) };
-    if file.file().try_lock().is_err() || !same_file(&file, path)? {
+    if !lbx_lock::is_left_behind(file.file()) || !same_file(&file, path)? {
         return Ok(());
     }
     optional(fs::remove_file(path.with_extension("part")))?;

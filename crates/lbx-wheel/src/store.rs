@@ -297,14 +297,14 @@ impl WheelStore {
     /// A directory to fill, and the lock that keeps others from taking it for a leftover.
     pub(crate) fn new_directory(&self) -> Result<(File, TempDir), WheelError> {
         let lock = self.lock_file(LOCK)?;
-        lock.lock_shared()?;
+        lbx_lock::share(lock.file())?;
         let new = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(&self.root)?;
         Ok((lock.into_file(), new))
     }
 
     pub(crate) fn lock_publishing(&self) -> Result<fs_err::File, WheelError> {
         let lock = self.lock_file(PUBLISH_LOCK)?;
-        lock.lock()?;
+        lbx_lock::take(lock.file())?;
         Ok(lock)
     }
 
@@ -320,7 +320,7 @@ impl WheelStore {
             Err(WheelError::Io(error)) if is_closed(&error) => return Ok(()),
             lock => lock?,
         };
-        if lock.file().try_lock().is_err() {
+        if !lbx_lock::is_left_behind(lock.file()) {
             return Ok(());
         }
         for entry in fs_err::read_dir(&self.root)? {

@@ -4,7 +4,6 @@
 //! One process at a time works on what is kept of a repository. git never asks anybody at a terminal. A password in an address reaches it by a variable, because everybody on the
 //! machine sees the arguments of programs.
 
-use std::fs::TryLockError;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lbx_lock::Claim;
 use lbx_plan::Hidden;
 use sha2::{Digest, Sha256};
 
@@ -189,13 +189,13 @@ impl Git<'_> {
     fn lock(&self, mirror: &Path) -> Result<fs_err::File, Error> {
         let file = fs_err::File::create(mirror.with_extension("lock"))?;
         loop {
-            match file.file().try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => {
+            match lbx_lock::claim(file.file())? {
+                // Where there are no locks, git has its own, and says so.
+                Claim::Held | Claim::Unknown => return Ok(file),
+                Claim::Taken => {
                     self.cancel.check()?;
                     std::thread::sleep(EVERY);
                 }
-                Err(TryLockError::Error(error)) => return Err(error.into()),
             }
         }
     }

@@ -142,7 +142,7 @@ impl Kept {
             let folder = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(parts)?;
             // Another process may have swept it away before it was locked.
             if let Ok(lock) = open_file(folder.path())
-                && lock.try_lock().is_ok()
+                && lbx_lock::mark(&lock)
                 && folder.path().exists()
             {
                 return Ok((folder, lock));
@@ -159,7 +159,7 @@ fn sweep(parts: &Path) -> Result<(), Error> {
         // Another process may be faster at every step.
         if name.starts_with(UNFINISHED.as_bytes())
             && let Ok(lock) = open_file(&path)
-            && lock.try_lock().is_ok()
+            && lbx_lock::is_left_behind(&lock)
         {
             // Locked until it is gone: whoever has just made it waits for nobody, and makes another one.
             let _ = fs_err::remove_dir_all(&path);

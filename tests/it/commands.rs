@@ -54,6 +54,38 @@ fn pull_prints_the_image_by_digest_and_a_second_pull_by_it_needs_no_registry() {
 }
 
 #[test]
+fn the_runtimes_are_listed_with_their_images_and_what_was_pulled() {
+    let home = Home::new();
+    let none = succeed(&mut lbx(&home, &["images"]));
+    for said in [
+        "python3.11\n  Amazon Linux 2, glibc 2.26: wheels up to manylinux_2_26\n  supported until ",
+        "python3.13, the default\n  Amazon Linux 2023, glibc 2.34: wheels up to manylinux_2_34\n",
+        "  public.ecr.aws/lambda/python:3.12, and with compilers public.ecr.aws/sam/build-python3.12:latest\n",
+    ] {
+        assert!(none.contains(said), "{none}");
+    }
+    assert!(none.ends_with("pulled: none\n"), "{none}");
+    assert_eq!(fs_err::read_dir(home.cache()).unwrap().count(), 0, "no store is made for it");
+
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start(data.path());
+    let layer = Layer::gzip(&Tar::new().file("hello", 0o644, b"hello").finish());
+    let digest = registry.push_image("lambda/python", "3.11", &Image::new("amd64", vec![layer]));
+    let reference = registry.reference("lambda/python", "3.11");
+    succeed(&mut lbx(&home, &["pull", &reference]));
+    let pulled = succeed(&mut lbx(&home, &["images"]));
+    assert!(pulled.ends_with(&format!("pulled:\n  {reference}  {digest}\n")), "{pulled}");
+    let told = events(&succeed(&mut lbx(&home, &["images", "--message-format", "json"])));
+    assert_eq!(told[0]["pulled"][0]["digest"].as_str(), Some(digest.as_str()));
+    assert!(told[0]["runtimes"].as_array().is_some_and(|all| all.len() >= 6));
+    // What somebody has put there is no reason to fail.
+    let refs = home.cache().join("lbx/refs");
+    fs_err::write(refs.join("x.json"), "{").unwrap();
+    std::os::unix::fs::symlink("/dev/zero", refs.join("y.json")).unwrap();
+    assert_eq!(succeed(&mut lbx(&home, &["images"])), pulled);
+}
+
+#[test]
 fn quiet_prints_paths_and_nothing_else() {
     let Some(image) = image() else { return };
     let (home, project) = example("hello");

@@ -37,6 +37,9 @@ pub struct Store {
     root: Arc<PathBuf>,
 }
 
+/// The most bytes of a record of a tag.
+const RECORD: u64 = 4096;
+
 /// What a tag pointed at.
 #[derive(Debug, Serialize, Deserialize)]
 struct TagRecord {
@@ -166,6 +169,22 @@ impl Store {
         let record: TagRecord = serde_json::from_slice(&bytes)
             .map_err(|error| Error::Damaged { path, problem: error.to_string() })?;
         Ok(Some(record.digest))
+    }
+
+    /// The tags that were pulled into the store at `root`, with the digest that each had then, by reference. The store is
+    /// not opened for it, and need not be there; what cannot be read is left out.
+    pub fn tags(root: &Path) -> Vec<(Reference, Digest)> {
+        let Ok(entries) = fs::read_dir(root.join("refs")) else { return Vec::new() };
+        let read = |path: PathBuf| {
+            let is_small =
+                fs::symlink_metadata(&path).is_ok_and(|file| file.is_file() && file.len() < RECORD);
+            let bytes = is_small.then(|| fs::read(&path).ok()).flatten()?;
+            let TagRecord { reference, digest } = serde_json::from_slice(&bytes).ok()?;
+            Some((Reference::parse(&reference).ok()?, digest))
+        };
+        let mut tags: Vec<_> = entries.flatten().filter_map(|entry| read(entry.path())).collect();
+        tags.sort_by_cached_key(|(reference, _)| reference.to_string());
+        tags
     }
 
     pub(crate) fn put_tag(

@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Pull(Pull),
     /// Look for what will not work in Lambda, in any zip or folder: limits, libraries, names, secrets, imports.
     Check(Box<Check>),
+    /// List the runtimes, their images, and what was pulled.
+    Images,
     /// Say in what two zips differ: packages, files, sizes, modes.
     Diff(Diff),
     /// Say why something is in a zip or is not, and how large it is.

@@ -7,6 +7,7 @@ pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 mod fix;
+pub(crate) mod images;
 pub(crate) mod lock;
 mod memory;
 mod project;

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Shell(session) => command::run::shell(&arguments, session, &environment),
         Command::Pull(pull) => command::pull::run(&arguments, pull, &environment),
         Command::Diff(diff) => command::diff::run(&arguments, diff, &environment),
+        Command::Images => command::images::run(&arguments, &environment),
         Command::Check(check) => command::check::run(&arguments, check, &environment),
         Command::Cache(cache) => command::cache::run(&arguments, cache, &environment),
         Command::Explain(explain) => command::explain::run(&arguments, explain, &environment),

@@ -217,6 +217,22 @@ fn mistakes_are_told_from_artifacts() {
 }
 
 #[test]
+fn the_same_about_many_files_is_said_once() {
+    let home = Home::new();
+    let names: Vec<String> = (0..20).map(|at| format!("m{at:02}.py")).collect();
+    let members: Vec<(&str, u32, &[u8])> =
+        names.iter().map(|name| (name.as_str(), 0o100_600, b"\n".as_slice())).collect();
+    zip(&home, "f.zip", &members);
+    let ran = check(&home, &["f.zip"]);
+    let said = "error: f.zip: m00.py, m01.py and 18 more: mode 0600, so Lambda's user cannot read it\n  \
+        give files the mode 0644, and folders and programs 0755, before they are packed\nf.zip: 20 errors: 20 files, ";
+    assert!(ran.code == CHECKS && ran.stdout.starts_with(said), "{}", ran.stdout);
+    let json = check(&home, &["f.zip", "--message-format", "json"]);
+    let value: Value = serde_json::from_str(json.stdout.trim()).expect("one object");
+    assert_eq!(value["checked"]["findings"].as_array().map(Vec::len), Some(20), "{}", json.stdout);
+}
+
+#[test]
 fn damage_in_a_zip_shows() {
     let home = Home::new();
     zip(
@@ -279,6 +295,11 @@ fn nothing_outside_of_an_artifact_is_read_or_written() {
     );
     assert!(!tree.stdout.contains("looks like a private key"), "{}", tree.stdout);
     assert!(tree.stdout.ends_with("its handler was imported\n"), "{}", tree.stdout);
+    // Nor is a name a line of its own.
+    home.write("forged/.env\nnothing wrong", "");
+    home.write("forged/.env.x\u{1b}[2J", "");
+    let forged = check(&["forged"]);
+    assert!(forged.stdout.contains("forged: .env.x\\u{1b}[2J (own code) its name"), "{}", forged.stdout);
     // What cannot be waited for is not waited for.
     assert_eq!(check(&["tree/pipe"]).code, UNREADABLE);
     let left: Vec<_> = fs_err::read_dir(&outside).expect("a folder").collect();

@@ -135,6 +135,11 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
+/// Names come from strangers, and each has one line.
+pub(crate) fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\\n").replace('\t', "\\t")
+}
+
 /// Writes a line to stderr. A reader that went away is no reason to fail.
 pub(crate) fn stderr(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");

@@ -27,6 +27,10 @@ pub(super) fn check(subject: &Subject<'_>, runtime: &Runtime) -> Vec<Finding> {
     found
 }
 
+/// What makes a mode right.
+pub(crate) const MODES: &str =
+    "give files the mode 0644, and folders and programs 0755, before they are packed";
+
 /// Functions run as a user who owns nothing of it.
 fn mode(file: &File<'_>) -> Option<Finding> {
     let mode = file.mode?;
@@ -35,7 +39,7 @@ fn mode(file: &File<'_>) -> Option<Finding> {
         _ if mode & 0o6000 != 0 => format!("mode {:04o}, with a set-id bit", mode & 0o7777),
         _ => return None,
     };
-    Some(Finding::new(Severity::Error, Check::Files, what).about(file))
+    Some(Finding::new(Severity::Error, Check::Files, what).about(file).with_hint(MODES))
 }
 
 fn secrets(file: &File<'_>) -> Vec<Finding> {

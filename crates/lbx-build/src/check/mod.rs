@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub(crate) use self::facts::{ElfFacts, FACTS, Facts, LARGEST, has_facts, look};
+pub(crate) use self::files::MODES;
 pub(crate) use self::known::Known;
 
 /// How bad a finding is.

@@ -341,7 +341,7 @@ impl Looked {
                 Kind::Folder if entry.mode.is_some_and(|mode| mode & 0o5 != 0o5) => {
                     let mode = entry.mode.unwrap_or_default();
                     let message = format!("mode {mode:04o}, so Lambda's user cannot look into it");
-                    (Severity::Error, message, None)
+                    (Severity::Error, message, Some(check::MODES))
                 }
                 Kind::File | Kind::Folder => return None,
                 Kind::Link(target) => match resolve(&entry.path, target) {

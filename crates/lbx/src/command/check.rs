@@ -1,5 +1,6 @@
 //! `lbx check`: what is wrong with zips and folders, whoever made them, and with what a project has built.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,8 +62,8 @@ fn try_run(output: &Arc<Output>, check: &Check, environment: &Environment) -> Re
 /// What is wrong, and how large it is.
 fn show(output: &Output, name: &str, path: &str, inspected: &Inspected) {
     output.json(&json!({"reason": "checked", "name": name, "path": path, "checked": inspected}));
-    for one in &inspected.findings {
-        output.result(&finding(name, one, "  "));
+    for one in folded(&inspected.findings) {
+        output.result(&finding(name, &one, "  "));
     }
     let of = |severity| inspected.findings.iter().filter(|one: &&Finding| one.severity == severity).count();
     let found = [(of(Severity::Error), "error"), (of(Severity::Warning), "warning")];
@@ -80,6 +81,28 @@ fn show(output: &Output, name: &str, path: &str, inspected: &Inspected) {
         count(inspected.files, "file"),
         bytes(inspected.unpacked_size),
     ));
+}
+
+/// Findings with the same words about many files as one; all of them are in JSON.
+fn folded(findings: &[Finding]) -> Vec<Finding> {
+    const MANY: usize = 5;
+    let words = |one: &Finding| (one.severity, one.check, one.message.clone(), one.hint.clone());
+    let mut alike: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for one in findings {
+        alike.entry(words(one)).or_default().extend(one.path.as_deref());
+    }
+    let fold = |one: &Finding| {
+        let paths = alike.get(&words(one)).filter(|paths| paths.len() > MANY);
+        let (Some(paths), Some(path)) = (paths, &one.path) else { return Some(one.clone()) };
+        let is_first = paths.first() == Some(&path.as_str());
+        is_first.then(|| {
+            let mut all = one.clone();
+            all.message = format!("{}, {} and {} more: {}", paths[0], paths[1], paths.len() - 2, one.message);
+            (all.path, all.owner) = (None, None);
+            all
+        })
+    };
+    findings.iter().filter_map(fold).collect()
 }
 
 /// What the user asked for, and what the project says.

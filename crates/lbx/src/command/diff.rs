@@ -13,7 +13,7 @@ use crate::arguments::{Arguments, Diff};
 use crate::environment::Environment;
 use crate::exit;
 use crate::failure::Failure;
-use crate::render::{Output, count, printable, short_path};
+use crate::render::{Output, count, one_line, short_path};
 
 /// How many packages, and how many files, are listed unless all are asked for.
 const LISTED: usize = 50;
@@ -203,11 +203,6 @@ fn sizes(size: Pair<u64>) -> String {
     }
     let sign = if after > before { '+' } else { '-' };
     format!("{} → {} ({sign}{})", bytes(before), bytes(after), bytes(before.abs_diff(after)))
-}
-
-/// Names come from strangers, and each has one line.
-fn one_line(text: &str) -> String {
-    printable(text).replace('\n', "\\n").replace('\t', "\\t")
 }
 
 #[cfg(test)]

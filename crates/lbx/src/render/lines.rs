@@ -6,7 +6,7 @@ use lbx_build::{Event, Finding, Severity};
 use lbx_image::{Event as ImageEvent, Origin};
 use lbx_sandbox::{Backend, Claims};
 
-use super::{Renderer, bytes, count, printable, stderr};
+use super::{Renderer, bytes, count, one_line, printable, stderr};
 
 /// Shows events as lines on stderr.
 pub(super) struct Lines {
@@ -173,8 +173,8 @@ pub(crate) fn finding(artifact: &str, finding: &Finding, indent: &str) -> String
         Severity::Warning => "warning",
     };
     let place = finding.path.as_ref().map(|path| match &finding.owner {
-        Some(owner) => format!("{} ({}) ", printable(path), printable(owner)),
-        None => format!("{} ", printable(path)),
+        Some(owner) => format!("{} ({}) ", one_line(path), one_line(owner)),
+        None => format!("{} ", one_line(path)),
     });
     let below = |text: &String| {
         let lines = text.lines().map(|line| format!("\n{indent}{}", printable(line)));
@@ -184,9 +184,9 @@ pub(crate) fn finding(artifact: &str, finding: &Finding, indent: &str) -> String
     let hint = finding.hint.as_ref().map(below).unwrap_or_default();
     format!(
         "{severity}: {}: {}{}{details}{hint}",
-        printable(artifact),
+        one_line(artifact),
         place.unwrap_or_default(),
-        printable(&finding.message)
+        one_line(&finding.message)
     )
 }
 

@@ -35,7 +35,7 @@ fn names(home: &Home) -> String {
 
 /// A key that is nobody's, put together here so that this file has none.
 fn key() -> String {
-    format!("-----BEGIN RSA {} KEY-----\nMIIE\n", "PRIVATE")
+    format!("-----BEGIN RSA {} KEY-----\nMIIEpAIBAAKCAQEA\n", "PRIVATE")
 }
 
 #[test]

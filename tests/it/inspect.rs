@@ -45,7 +45,7 @@ fn says(ran: &Ran, start: &str) -> bool {
 #[test]
 fn a_zip_of_a_stranger_is_judged_by_what_is_in_it_without_an_image() {
     let home = Home::new();
-    let key = format!("-----BEGIN RSA {} KEY-----\n", "PRIVATE");
+    let key = format!("-----BEGIN RSA {} KEY-----\nMIIEpAIBAAKCAQEA\n", "PRIVATE");
     let metadata = b"Metadata-Version: 2.1\nName: theirs\nVersion: 2.0\n";
     zip(
         &home,
@@ -257,8 +257,11 @@ fn nothing_outside_of_an_artifact_is_read_or_written() {
     let home = Home::new();
     let outside = home.root().join("outside");
     fs_err::create_dir(&outside).expect("a folder");
-    fs_err::write(outside.join("secret.py"), format!("-----BEGIN RSA {} KEY-----\n", "PRIVATE"))
-        .expect("written");
+    fs_err::write(
+        outside.join("secret.py"),
+        format!("-----BEGIN RSA {} KEY-----\nMIIEpAIBAAKCAQEA\n", "PRIVATE"),
+    )
+    .expect("written");
     let far = outside.display().to_string();
     let module = b"import os\ndef handler(event, context): ...\nfor name in ('far', 'near', 'up'):\n    assert not os.path.exists('/var/task/' + name + '/secret.py'), name\n";
     zip(

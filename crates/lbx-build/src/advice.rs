@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lbx_index::{Offer, Server};
 use lbx_plan::{Artifact, Runtime};
-use lbx_wheel::{Target, WheelFilename, normalize_name};
+use lbx_wheel::{Target, WheelFilename};
 use pep440_rs::Version;
 
 use crate::cancel::Cancel;
@@ -18,6 +18,9 @@ use crate::workshop::Workshop;
 
 /// How long an index may think about what is only advice.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// About how many packages an index is asked.
+const MOST: usize = 20;
 
 /// What is wrong with an artifact. Where it seems to lack a library, the image is asked, and opened for that; where a
 /// package's code does not fit, its index is asked what would.
@@ -86,13 +89,16 @@ pub(crate) fn suggest(
 ) {
     let mut known: BTreeMap<String, Option<String>> = BTreeMap::new();
     for finding in findings.iter_mut().filter(|one| one.lead == Some(Lead::Index)) {
-        let Some((name, version)) = finding.owner.as_deref().and_then(|owner| owner.rsplit_once(' ')) else {
+        let owner = finding.owner.clone().unwrap_or_default();
+        // In a stranger's artifact, a name may be anything, and it becomes a part of an address.
+        let named = owner
+            .rsplit_once(' ')
+            .and_then(|(name, version)| Some((lbx_index::normalize(name)?, name, version)));
+        let Some((normal, name, version)) = named else { continue };
+        if known.len() >= MOST && !known.contains_key(&owner) {
             continue;
-        };
-        let newest = known.entry(format!("{name} {version}")).or_insert_with(|| {
-            let name = normalize_name(name);
-            newest(&offers(&name), target, version)
-        });
+        }
+        let newest = known.entry(owner.clone()).or_insert_with(|| newest(&offers(&normal), target, version));
         if let Some(newest) = newest {
             let what = format!("{} on {}", runtime.runtime, target.arch);
             finding.hint = Some(format!(
@@ -164,6 +170,8 @@ mod tests {
             finding("Some.Name 2", Some(Lead::Index)),
             finding("other 1", Some(Lead::Image)),
             finding("src", Some(Lead::Index)),
+            finding("%2e%2e/%2e%2e/admin 1", Some(Lead::Index)),
+            finding("../x 1", Some(Lead::Index)),
         ];
         let asked = std::cell::RefCell::new(Vec::new());
         let runtime = Runtime::find("python3.11").unwrap();
@@ -175,6 +183,6 @@ mod tests {
         let hints: Vec<&str> = findings.iter().filter_map(|one| one.hint.as_deref()).collect();
         let new =
             "Some.Name 1 is the newest version whose wheels fit python3.11 on x86_64: require `Some.Name==1`";
-        assert_eq!(hints, [new, new, "as it was", "as it was"]);
+        assert_eq!(hints, [new, new, "as it was", "as it was", "as it was", "as it was"]);
     }
 }

@@ -129,7 +129,7 @@ pub(crate) fn short_path(path: &Path, current_dir: &Path) -> String {
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
-            let plain = !c.is_control() || matches!(c, '\n' | '\t');
+            let plain = !c.is_control() && !is_unseen(c) || matches!(c, '\n' | '\t');
             plain.then_some(c).into_iter().chain((!plain).then(|| c.escape_default()).into_iter().flatten())
         })
         .collect()
@@ -138,6 +138,11 @@ pub(crate) fn printable(text: &str) -> String {
 /// Names come from strangers, and each has one line.
 pub(crate) fn one_line(text: &str) -> String {
     printable(text).replace('\n', "\\n").replace('\t', "\\t")
+}
+
+/// What ends a line or turns its direction without being seen.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Writes a line to stderr. A reader that went away is no reason to fail.
@@ -157,5 +162,6 @@ mod tests {
     #[test]
     fn control_characters_of_strangers_do_not_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\rc\n\td"), "a\\u{1b}[2Jb\\rc\n\td");
+        assert_eq!(printable("a\u{202e}b\u{2028}c é"), "a\\u{202e}b\\u{2028}c é");
     }
 }

@@ -1,5 +1,6 @@
 //! What is to be known of a file's content: found when it is read, and kept, so that it is read once.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use aho_corasick::packed;
@@ -62,12 +63,15 @@ pub(crate) fn look(content: &[u8], known: Option<&Known>) -> Option<Facts> {
 
 fn elf(content: &[u8]) -> Result<ElfFacts, String> {
     let elf = Elf::parse(content).map_err(|error| error.to_string())?;
-    let symbol = |version: &str, library: &str| {
-        let mut has = elf.undefined.iter().filter(|symbol| {
-            symbol.version.as_deref() == Some(version) && symbol.library.as_deref() == Some(library)
-        });
-        has.next().map(|symbol| symbol.name.clone())
-    };
+    // Of each version the first symbol: some libraries have very many of both.
+    let mut symbols: HashMap<(&str, &str), &str> = HashMap::new();
+    for symbol in &elf.undefined {
+        if let (Some(version), Some(library)) = (&symbol.version, &symbol.library) {
+            symbols.entry((version, library)).or_insert(&symbol.name);
+        }
+    }
+    let symbol =
+        |version: &str, library: &str| symbols.get(&(version, library)).map(|name| (*name).to_owned());
     let versions = elf
         .needs
         .iter()
@@ -89,7 +93,11 @@ fn elf(content: &[u8]) -> Result<ElfFacts, String> {
 
 /// What credentials look like: those that their makers gave a shape for the purpose, and keys.
 const SECRETS: [(&str, &str); 11] = [
-    ("a private key", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"),
+    // With what follows the line: code that reads or writes keys has the line alone.
+    (
+        "a private key",
+        r#"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----(?:\\r|\\n|[\s>#*/"'+,(|])+(?:[A-Za-z0-9+/=]{16}|[A-Za-z-]+: )"#,
+    ),
     ("an access key of AWS", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
     (
         "a secret key of AWS",
@@ -102,7 +110,7 @@ const SECRETS: [(&str, &str); 11] = [
     ("a key of Stripe", r"\b[rs]k_live_[A-Za-z0-9]{20,}"),
     ("a key of Google", r"\bAIza[A-Za-z0-9_-]{35}\b"),
     ("a key of OpenAI", r"\bsk-(?:proj-)?[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}"),
-    ("a login in an address", r#"\b[a-z][a-z0-9+.-]*://[^\s/:@"'{}<>$%]+:[^\s/:@"'{}<>$%]{8,}@[a-z0-9]"#),
+    ("a login in an address", r#"\b[a-z][a-z0-9+.-]*://[^\s/:@"'{}<>$%]+:[^\s/:@"'{}<>$%]{8,}@[a-z0-9.-]+"#),
 ];
 
 static PATTERNS: LazyLock<Option<(RegexSet, Vec<regex::bytes::Regex>)>> = LazyLock::new(|| {
@@ -138,7 +146,7 @@ const PARTS: [&str; 18] = [
 static PARTS_OF_PATTERNS: LazyLock<Option<packed::Searcher>> = LazyLock::new(|| packed::Searcher::new(PARTS));
 
 /// What the keys have in them that AWS's documentation is full of.
-const EXAMPLE: &[u8] = b"EXAMPLE";
+const EXAMPLE: &str = "EXAMPLE";
 
 /// The most bytes of a text that are searched.
 const SEARCHED: usize = 4 << 20;
@@ -157,11 +165,29 @@ fn secrets(content: &[u8]) -> Vec<(String, usize)> {
     let Some((set, each)) = &*PATTERNS else { return Vec::new() };
     let found = set.matches(content);
     let place = |at: usize| {
-        let is_made_up = |found: &[u8]| found.windows(EXAMPLE.len()).any(|part| part == EXAMPLE);
         let start = each[at].find_iter(content).find(|found| !is_made_up(found.as_bytes()))?.start();
         Some((SECRETS[at].0.to_owned(), line_of(content, start)))
     };
     found.iter().filter_map(place).collect()
+}
+
+/// Whether something is there to be read, and opens nothing: a key of AWS's documentation, or a login of nobody's or for
+/// this machine.
+fn is_made_up(found: &[u8]) -> bool {
+    const PASSWORDS: [&str; 5] = ["password", "passw0rd", "changeme", "mypassword", "your-password"];
+    let text = String::from_utf8_lossy(found);
+    if text.contains(EXAMPLE) {
+        return true;
+    }
+    let login = text.split_once("://").and_then(|(_, rest)| rest.split_once('@'));
+    let Some(((user, password), host)) = login.and_then(|(login, host)| Some((login.split_once(':')?, host)))
+    else {
+        return false;
+    };
+    let password = password.to_ascii_lowercase();
+    let is_here = host.starts_with("localhost") || host.starts_with("127.");
+    let is_example = host.split('.').any(|part| part == "example");
+    PASSWORDS.contains(&password.as_str()) || password == user.to_ascii_lowercase() || is_here || is_example
 }
 
 /// The number of the line that a byte is in.
@@ -186,7 +212,10 @@ mod tests {
     fn credentials_are_found_with_their_line() {
         // Put together here, so that this file has none.
         let cases = [
-            ("a private key", format!("-----BEGIN RSA {} KEY-----", "PRIVATE")),
+            ("a private key", format!("'''-----BEGIN RSA {} KEY-----\nMIIEpAIBAAKCAQEA", "PRIVATE")),
+            ("a private key", format!("'-----BEGIN {} KEY-----\\nMIIEpAIBAAKCAQEA'", "PRIVATE")),
+            ("a private key", format!("'-----BEGIN {} KEY-----\\n' + 'MIIEpAIBAAKCAQEA'", "PRIVATE")),
+            ("a private key", format!("-----BEGIN RSA {} KEY-----\nProc-Type: 4,ENCRYPTED", "PRIVATE")),
             ("an access key of AWS", format!("id = 'AKIA{}'", "ABCDEFGHIJKLMNOP")),
             ("a secret key of AWS", format!("aws_secret_access_key = {}", "a1B2".repeat(10))),
             ("a secret key of AWS", format!("\"AWS_SECRET_ACCESS_KEY\": \"{}\",", "a1B2".repeat(10))),
@@ -212,7 +241,7 @@ mod tests {
 
     #[test]
     fn data_is_not_searched() {
-        let key = format!("-----BEGIN RSA {} KEY-----", "PRIVATE");
+        let key = format!("-----BEGIN RSA {} KEY-----\nMIIEpAIBAAKCAQEA", "PRIVATE");
         assert_eq!(seen(&key).len(), 1);
         assert_eq!(seen(&format!("\0{key}")), []);
     }
@@ -222,6 +251,11 @@ mod tests {
         for text in [
             "key = os.environ['AWS_SECRET_ACCESS_KEY']\n",
             "AKIA is how they begin\n",
+            "key.replace('-----BEGIN PRIVATE KEY-----', '').replace('-----END PRIVATE KEY-----', '')\n",
+            "if text.startswith(b'-----BEGIN OPENSSH PRIVATE KEY-----'):\n    pass\n",
+            "postgresql://username:password@hostname/db and redis://admin:P@ssword@h\n",
+            "postgresql://postgres:postgres@db/x and http://me:correct-horse@localhost:8000/\n",
+            "https://me:correct-horse@index.example.com/simple\n",
             "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n",
             "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n",
             "-----BEGIN CERTIFICATE-----\n",

@@ -121,3 +121,22 @@ fn one_folder_is_for_one_artifact() {
         "error: --dir names one folder, but there are 2 artifacts\nhint: name the artifact to build\n";
     assert_eq!((ran.code, ran.stderr.as_str()), (2, expected));
 }
+
+#[test]
+fn what_somebody_has_put_into_the_folder_is_not_lost() {
+    let home = Home::new();
+    home.write("src/app.py", "A = 1\n");
+    home.write("lbx.toml", format!("{HEAD}[functions.app]\nsource = \"src\"\n"));
+    let build = || run(&mut lbx(&home, &["build", "--image", "127.0.0.1:1/none:1", "--dir", "out"]));
+    assert_eq!(build().code, 0);
+    // Python leaves this where it imports from.
+    home.write("out/__pycache__/app.cpython-311.pyc", "");
+    home.write("src/app.py", "A = 2\n");
+    assert_eq!(build().code, 0);
+    assert!(!home.project().join("out/__pycache__").exists());
+    home.write("out/notes.txt", "mine");
+    home.write("src/app.py", "A = 3\n");
+    let ran = build();
+    assert!(ran.code == 3 && ran.stderr.contains("there are files in `"), "{}: {}", ran.code, ran.stderr);
+    assert_eq!(fs_err::read_to_string(home.project().join("out/notes.txt")).expect("text"), "mine");
+}

@@ -40,6 +40,9 @@ struct Made {
     inode: u64,
     /// When it was made, where the file system knows. Seconds and nanoseconds since 1970.
     born: Option<(u64, u32)>,
+    /// The time that all its files have, in seconds since 1970: whatever has another one is somebody else's.
+    #[serde(default)]
+    time: Option<i64>,
 }
 
 /// A folder that is complete, and not in its place yet.
@@ -47,6 +50,8 @@ pub(crate) struct Tree {
     new: TempDir,
     place: PathBuf,
     record: PathBuf,
+    /// The time of its files, in seconds since 1970.
+    time: i64,
 }
 
 impl Tree {
@@ -61,8 +66,15 @@ impl Tree {
             return Err(Error::TreeNotAFolder { path: place.to_owned() });
         }
         let is_empty = fs_err::read_dir(place)?.next().is_none();
-        let is_made = || record::read::<Made>(&record(cache_dir, place)) == Some(Made::of(&metadata));
-        if is_empty || is_made() { Ok(()) } else { Err(Error::TreeNotOurs { path: place.to_owned() }) }
+        if is_empty {
+            return Ok(());
+        }
+        let made = record::read::<Made>(&record(cache_dir, place));
+        let is_whole = |made: &Made| made.time.is_none_or(|time| has_nothing_else(place, time));
+        match made.filter(|made| *made == Made { time: made.time, ..Made::of(&metadata) }) {
+            Some(made) if is_whole(&made) => Ok(()),
+            _ => Err(Error::TreeNotOurs { path: place.to_owned() }),
+        }
     }
 
     /// Makes the tree of an artifact whose zip is written, beside its place.
@@ -86,13 +98,15 @@ impl Tree {
             let time = time(context);
             parallel(context, &members, |_, member| file(&zip, &root, member, time)).map(drop)?;
         }
-        Ok(Self { new, place: place.to_owned(), record: record(cache_dir, place) })
+        let time = time(context).duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let time = i64::try_from(time).unwrap_or_default();
+        Ok(Self { new, place: place.to_owned(), record: record(cache_dir, place), time })
     }
 
     /// Puts it into its place. What was there goes.
     pub(crate) fn publish(self) -> Result<(), Error> {
         let root = self.new.path().join("tree");
-        let made = Made::of(&fs_err::symlink_metadata(&root)?);
+        let made = Made { time: Some(self.time), ..Made::of(&fs_err::symlink_metadata(&root)?) };
         // Of a folder that is there, its name is taken in the same moment; an empty one needs no care.
         if renameat_with(CWD, &root, CWD, &self.place, RenameFlags::EXCHANGE).is_err() {
             if fs_err::read_dir(&self.place).is_ok_and(|mut inside| inside.next().is_some()) {
@@ -109,8 +123,22 @@ impl Made {
     fn of(metadata: &std::fs::Metadata) -> Self {
         let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let born = born.map(|born| (born.as_secs(), born.subsec_nanos()));
-        Self { device: metadata.dev(), inode: metadata.ino(), born }
+        Self { device: metadata.dev(), inode: metadata.ino(), born, time: None }
     }
+}
+
+/// Whether all that is in a folder is what a build has put there: its files have a time of long ago. What Python leaves
+/// beside modules that it has imported is nobody's work.
+fn has_nothing_else(folder: &Path, time: i64) -> bool {
+    let Ok(entries) = fs_err::read_dir(folder) else { return false };
+    entries.into_iter().all(|entry| {
+        let Ok(entry) = entry else { return false };
+        let Ok(metadata) = entry.metadata() else { return false };
+        if metadata.is_dir() {
+            return entry.file_name() == "__pycache__" || has_nothing_else(&entry.path(), time);
+        }
+        metadata.is_file() && metadata.mtime() == time
+    })
 }
 
 fn record(cache_dir: &Path, place: &Path) -> PathBuf {

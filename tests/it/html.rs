@@ -197,3 +197,24 @@ fn what_is_not_published_has_a_page_too() {
     let findings = part(&document, "id=\"findings\"", "</section>");
     assert!(findings.contains("its name is one of files with credentials"), "{findings}");
 }
+
+#[test]
+fn a_page_replaces_nothing_but_a_page_and_waits_for_nobody() {
+    let home = Home::new();
+    home.write("src/app.py", "A = 1\n");
+    home.write("lbx.toml", format!("{HEAD}[functions.app]\nsource = \"src\"\n"));
+    let build = |page: &str| run(&mut crate::support::lbx(&home, &["build", "--html", page]));
+    assert_eq!((build("page.html").code, build("page.html").code), (0, 0));
+    for other in ["src/app.py", "dist/app.zip", "dist/new.zip", "lbx.toml"] {
+        let ran = build(other);
+        assert!(ran.code == 2 && ran.stderr.contains("which is no page of lbx's"), "{other}: {}", ran.stderr);
+    }
+    assert_eq!(fs_err::read_to_string(home.project().join("src/app.py")).expect("text"), "A = 1\n");
+    // What is in the place of the report may be anything.
+    let report = home.project().join("dist/report.json");
+    fs_err::remove_file(&report).expect("removed");
+    lbx_testkit::command::succeed(std::process::Command::new("mkfifo").arg(&report));
+    assert_eq!(run(&mut crate::support::lbx(&home, &["explain", "app.py"])).code, 3);
+    home.write("src/app.py", "A = 2\n");
+    assert_eq!(build("page.html").code, 0);
+}

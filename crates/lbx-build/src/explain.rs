@@ -17,6 +17,7 @@ use crate::dependencies::is_script;
 use crate::engine::Destination;
 use crate::error::Error;
 use crate::project::Project;
+use crate::record;
 use crate::tree::OWN;
 
 /// How many of the largest files are named.
@@ -194,7 +195,7 @@ pub fn explain(
 }
 
 fn read(path: &Path) -> Result<Reported, Error> {
-    let text = fs_err::read(path).map_err(|_| not_built(path))?;
+    let text = record::left(path).ok_or_else(|| not_built(path))?;
     let file: ReportFile = serde_json::from_slice(&text).map_err(|_| not_built(path))?;
     Ok(file.stable)
 }

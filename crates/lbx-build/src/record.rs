@@ -5,8 +5,10 @@
 //! cannot be read or written, costs time and nothing else. It has a checksum, because what it says of bytes is believed.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use fs_err::os::unix::fs::OpenOptionsExt;
 use lbx_plan::locks::{Selection, Source};
 use lbx_plan::prune::RuntimeProvided;
 use lbx_plan::{Artifact, Bytecode};
@@ -128,6 +130,19 @@ fn stamp_of(path: &Path) -> Option<Stamp> {
 
 /// The kind of record by which a build knows a folder that it has made.
 pub(crate) const TREE: &str = "tree";
+
+/// The bytes of a file that a build has left, which may be anything by now: nothing where it is no file, and nothing is waited
+/// for.
+pub(crate) fn left(path: &Path) -> Option<Vec<u8>> {
+    let no_wait = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = fs_err::OpenOptions::new().read(true).custom_flags(no_wait).open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
 
 /// Where what is known of a path is kept.
 pub(crate) fn path_of(cache_dir: &Path, path: &str, kind: &str) -> PathBuf {

@@ -17,9 +17,12 @@ use crate::archive::Built;
 use crate::check::Finding;
 use crate::engine::Destination;
 use crate::error::Error;
+use crate::record;
 use crate::report::Sum;
 
 const HTML: &str = include_str!("page.html");
+/// By what a page is known to be one.
+const TITLE: &[u8] = b"<title>What lbx has built</title>";
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
@@ -90,6 +93,15 @@ impl Page {
         Self { artifacts: artifacts.collect() }
     }
 
+    /// Whether a page may be put there: nothing is there, or an older page is.
+    pub fn may_replace(path: &Path) -> bool {
+        let is_page = |bytes: Vec<u8>| {
+            bytes.starts_with(b"<!doctype html>")
+                && bytes.windows(TITLE.len()).take(4096).any(|part| part == TITLE)
+        };
+        fs_err::symlink_metadata(path).is_err() || record::left(path).is_some_and(is_page)
+    }
+
     /// Writes the page of several builds, for one CPU each, in one moment.
     pub fn write(pages: Vec<Self>, path: &Path) -> Result<(), Error> {
         let all = Self { artifacts: pages.into_iter().flat_map(|page| page.artifacts).collect() };
@@ -124,7 +136,7 @@ fn source_hash(text: &str) -> String {
 
 /// What the report in a place says of each artifact; nothing when it is of another form, or not there.
 fn previous(report: &Path) -> Vec<Previous> {
-    let read = || serde_json::from_slice::<ReportFile>(&fs_err::read(report).ok()?).ok();
+    let read = || serde_json::from_slice::<ReportFile>(&record::left(report)?).ok();
     read().map(|report| report.stable.artifacts).unwrap_or_default()
 }
 

@@ -53,6 +53,7 @@ fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Re
         }
         plans.push((plan, options));
     }
+    check_page(build, environment, plans.iter().map(|(_, options)| &options.destination))?;
     let cancel = Cancel::new();
     let observer = observer(output);
     let outcomes = until_signal(output, &cancel, async {
@@ -77,6 +78,28 @@ fn try_run(output: &Arc<Output>, build: &Build, environment: &Environment) -> Re
     }
     memory.remember(start, &bases);
     Ok(())
+}
+
+/// A page replaces nothing but an older page, and is not put where zips are.
+fn check_page<'d>(
+    build: &Build,
+    environment: &Environment,
+    mut destinations: impl Iterator<Item = &'d Destination>,
+) -> Result<(), Failure> {
+    let Some(html) = &build.html else { return Ok(()) };
+    let path = environment.current_dir.join(html);
+    let is_zip = |destination: &Destination| match destination {
+        Destination::File(file) => *file == path,
+        Destination::Folder(folder) => {
+            path.starts_with(folder)
+                && path.extension().is_some_and(|end| end == "zip" || end == "sha256" || end == "json")
+        }
+    };
+    if Page::may_replace(&path) && !destinations.any(is_zip) {
+        return Ok(());
+    }
+    let message = format!("--html would replace `{}`, which is no page of lbx's", html.display());
+    Err(Failure::new(exit::USAGE, message, Some("name a file that is not there".to_owned())))
 }
 
 /// How a build fails. Where there is a page about what was not published, it is written all the same.

@@ -214,6 +214,29 @@ fn the_newest_version_whose_wheels_fit_is_named_where_one_does_not() {
 }
 
 #[test]
+fn a_layer_is_judged_with_those_that_functions_have_beside_it() {
+    let home = Home::new();
+    let folder = tempfile::tempdir().expect("a directory");
+    let beside = library(folder.path(), "libbeside.so", &["-Wl,-soname,libbeside.so.1"]);
+    let path = folder.path().display().to_string();
+    let module = library(folder.path(), "m.so", &["-L", &path, "-Wl,--no-as-needed", "-lbeside"]);
+    home.write(&format!("a/python/{MODULE}"), module);
+    home.write("b/python/b.py", "");
+    home.write("b/lib/libbeside.so.1", beside);
+    home.write("f/app.py", "");
+    let layers = "[layers.a]\nsource = \"a\"\n[layers.b]\nsource = \"b\"\n";
+    let function = |layers: &str| format!("[functions.f]\nsource = \"f\"\nlayers = [{layers}]\n");
+    let build = |with: &str| {
+        home.write("lbx.toml", format!("{HEAD}{layers}{}", function(with)));
+        run(&mut crate::support::lbx(&home, &["build", "--image", "127.0.0.1:1/none:1"]))
+    };
+    let both = build("\"a\", \"b\"");
+    assert_eq!(both.code, 0, "{}", both.stderr);
+    let alone = build("\"a\"");
+    assert!(alone.code == CHECKS && alone.stderr.contains("needs libbeside.so.1"), "{}", alone.stderr);
+}
+
+#[test]
 fn stripping_takes_symbols_out_and_the_library_still_works() {
     let Some(image) = image() else { return };
     let folder = tempfile::tempdir().expect("a directory");

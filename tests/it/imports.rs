@@ -123,7 +123,7 @@ fn what_fails_for_want_of_a_variable_is_a_warning_and_no_byte_depends_on_it() {
     let (_folder, index) = wheels(&[wheel("one", "1.0"), layered]);
     let modules = [
         ("table", "import os\nTABLE = os.environ['TABLE']\ndef handler(event, context): ...\n"),
-        ("shows", "raise RuntimeError('a\\x1b[2Jb')\n"),
+        ("shows", "raise RuntimeError('a\\x1b[2Jb\\nmore of it')\n"),
         ("forges", "import os\nopen('/lbx/import/result.json', 'w').write('{}')\nos._exit(0)\n"),
     ];
     let places = "[functions.places]\nsource = \"places\"\nhandler = \"sub/places.handler\"\nlayers = [\"more\"]\n\

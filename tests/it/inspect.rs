@@ -78,7 +78,7 @@ fn a_zip_of_a_stranger_is_judged_by_what_is_in_it_without_an_image() {
         "error: f.zip: .env (own code) its name is one of files with credentials",
         "error: f.zip: keys.py (own code) line 1 looks like a private key",
         "error: f.zip: closed (own code) mode 0700, so Lambda's user cannot look into it",
-        "error: f.zip: lib/out (own code) a symbolic link out of the artifact, to ../../etc/passwd",
+        "error: f.zip: lib/out (own code) a symbolic link out of the artifact, or in a circle, to ../../etc/passwd",
         "error: f.zip: lib/gone (own code) a symbolic link to nowhere, which is not there",
         "warning: f.zip: lib/a.so (own code) a symbolic link to a.so.1, which some tools unpack as a file",
         "warning: f.zip: logging.py (own code) `logging` hides the module of that name of Python's",
@@ -134,6 +134,16 @@ fn what_a_project_has_built_is_known_by_name_with_its_handler_and_layers() {
     ] {
         assert!(alone.stdout.contains(said), "{}", alone.stdout);
     }
+    for (handler, said) in [
+        (
+            "nowhere.handler",
+            "  there is no `nowhere.py` and no `nowhere/`: the handler's module is looked for from the root",
+        ),
+        ("./app.handler", "error: copy.zip: `./app.handler` is no handler, which is `module.function`"),
+    ] {
+        let ran = check(&["copy.zip", "--handler", handler]);
+        assert!(ran.code == CHECKS && ran.stdout.contains(said), "{}", ran.stdout);
+    }
     let with = check(&["copy.zip", "--handler", "app.handler", "--layer", "dist/more.zip"]);
     assert_eq!(with.code, 0, "{}{}", with.stdout, with.stderr);
     // A folder is as good as its zip.
@@ -155,7 +165,7 @@ fn what_a_project_has_built_is_known_by_name_with_its_handler_and_layers() {
     fs_err::remove_file(home.project().join("dist/more.zip")).expect("removed");
     let without = check(&["app"]);
     assert_eq!((without.code, without.stdout.contains("imported")), (0, false), "{}", without.stdout);
-    assert!(without.stderr.contains("lbx: app: its layer more is not built"), "{}", without.stderr);
+    assert!(without.stderr.contains("lbx: app: the layer more is not built"), "{}", without.stderr);
     let gone = check(&["more"]);
     assert_eq!(gone.code, USAGE);
     assert!(
@@ -278,7 +288,7 @@ fn nothing_outside_of_an_artifact_is_read_or_written() {
     };
     let ran = check(&["f.zip", "--handler", "app.handler"]);
     assert_eq!(ran.code, CHECKS);
-    assert!(ran.stdout.contains("2 errors: 3 files") && ran.stdout.ends_with("imported\n"), "{}", ran.stdout);
+    assert!(ran.stdout.contains(": 3 files") && ran.stdout.ends_with("imported\n"), "{}", ran.stdout);
     // A member below a link, or one that climbs, is refused as a whole.
     zip(&home, "slip.zip", &[("a", 0o120_777, far.as_bytes()), ("a/b.py", 0o100_644, b"")]);
     zip(&home, "climb.zip", &[("../b.py", 0o100_644, b"")]);
@@ -309,4 +319,69 @@ fn nothing_outside_of_an_artifact_is_read_or_written() {
     assert_eq!(left.len(), 1);
     let mode = fs_err::metadata(&outside).expect("a folder").permissions().mode();
     assert_eq!(mode & 0o777, 0o755 & mode, "nothing has changed it");
+}
+
+#[test]
+fn libraries_behind_links_and_code_for_another_python_are_seen_for_what_they_are() {
+    let home = Home::new();
+    let folder = tempfile::tempdir().expect("a directory");
+    let build = |name: &str, options: &[&str]| {
+        let (source, out) = (folder.path().join("x.c"), folder.path().join(name));
+        fs_err::write(&source, "int answer(void) { return 42; }\n").expect("written");
+        succeed(
+            Command::new("gcc").args(["-shared", "-fPIC"]).arg("-o").arg(&out).arg(&source).args(options),
+        );
+        fs_err::read(out).expect("a library")
+    };
+    let library = build("libfoo.so", &[]);
+    let path = folder.path().display().to_string();
+    let module = build("m.so", &["-L", &path, "-Wl,--no-as-needed", "-lfoo"]);
+    let other = "old/_m.cpython-39-x86_64-linux-gnu.so";
+    let members: [(&str, u32, &[u8]); 6] = [
+        ("pkg/_m.cpython-311-x86_64-linux-gnu.so", 0o100_755, &module),
+        ("lib/libfoo-1.2.3.so", 0o100_755, &library),
+        ("lib/libfoo.so", 0o120_777, b"libfoo-1.2.3.so"),
+        ("lib64", 0o120_777, b"lib"),
+        ("opt", 0o120_777, b"/opt/lib"),
+        (other, 0o100_755, &library),
+    ];
+    zip(&home, "f.zip", &members);
+    let ran = check(&home, &["f.zip"]);
+    assert_eq!(ran.code, 0, "{}", ran.stdout);
+    assert!(says(&ran, "warning: f.zip: opt (own code) a symbolic link to /opt/lib, which is not looked at"));
+    let said = format!(
+        "warning: f.zip: {other} (own code) is for `cpython-39-x86_64-linux-gnu.so`, which python3.11 passes over"
+    );
+    assert!(says(&ran, &said), "{}", ran.stdout);
+    // Without the link, the library is not there.
+    zip(&home, "g.zip", &members[..2]);
+    assert!(says(
+        &check(&home, &["g.zip"]),
+        "error: g.zip: pkg/_m.cpython-311-x86_64-linux-gnu.so (own code) needs libfoo.so"
+    ));
+}
+
+#[test]
+fn a_name_that_is_not_built_is_not_the_folder_of_that_name_and_one_failure_is_not_the_end() {
+    let home = Home::new();
+    home.write("lbx.toml", format!("{HEAD}[functions.g]\nsource = \"g\"\n"));
+    home.write("g/app.py", "");
+    let name = check(&home, &["g"]);
+    assert_eq!(name.code, USAGE, "{}", name.stdout);
+    assert!(name.stderr.ends_with("hint: lbx build g; or ./g for the folder\n"), "{}", name.stderr);
+    assert_eq!(check(&home, &["./g"]).code, 0);
+    home.write("bad.zip", "none");
+    let both = check(&home, &["bad.zip", "./g"]);
+    assert!(both.code == UNREADABLE && both.stdout.starts_with("./g: nothing wrong"), "{}", both.stdout);
+    // A file that nobody may read is found, and not an end.
+    let closed = home.project().join("g/closed.py");
+    fs_err::write(&closed, "").expect("written");
+    fs_err::set_permissions(&closed, PermissionsExt::from_mode(0o000)).expect("closed");
+    let ran = check(&home, &["./g"]);
+    assert!(
+        ran.code == CHECKS && says(&ran, "error: ./g: closed.py (own code) mode 0000"),
+        "{}{}",
+        ran.stdout,
+        ran.stderr
+    );
 }

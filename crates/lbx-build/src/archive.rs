@@ -272,6 +272,7 @@ impl Built {
             zip_size: Some(self.report.size),
             is_layer: self.report.kind == Kind::Layer,
             files: self.files().map(|(file, _)| file).collect(),
+            names: Vec::new(),
         }
     }
 }

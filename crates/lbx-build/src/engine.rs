@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lbx_image::{ProxyOptions, PullOptions, Reference, Store};
-use lbx_plan::{Architecture, Artifact, DependencySet, ImageChoice, Plan};
+use lbx_plan::{Architecture, Artifact, DependencySet, ImageChoice, Kind, Plan};
 use lbx_sandbox::{Backend, Launcher, Level};
 use lbx_wheel::WheelStore;
 use tokio::runtime::Handle;
@@ -455,7 +455,7 @@ fn check_all(
     let imports = Imports::of(workshop, staging)?;
     let subjects: Vec<check::Subject<'_>> = built.iter().map(archive::Built::subject).collect();
     let findings = parallel(context, &plan.artifacts, |index, artifact| {
-        let layers = artifact.layers.iter().map(|name| subjects.iter().find(|subject| subject.name == name));
+        let layers = beside(plan, artifact).map(|name| subjects.iter().find(|subject| subject.name == name));
         let layers: Option<Vec<&check::Subject<'_>>> = layers.collect();
         let mut findings = advice::look_at(workshop, (artifact, &subjects[index]), layers.as_deref())?;
         findings.extend(check::of_the_sdk(built[index].report.runtime_provided.as_ref()));
@@ -476,6 +476,14 @@ fn check_all(
         built.report.findings = findings;
     }
     Ok((built, refused))
+}
+
+/// The layers that an artifact runs with: a function's own, and of a layer, all that functions have beside it.
+fn beside<'p>(plan: &'p Plan, artifact: &'p Artifact) -> impl Iterator<Item = &'p str> {
+    let has = |function: &&Artifact| artifact.kind == Kind::Layer && function.layers.contains(&artifact.name);
+    let users = plan.artifacts.iter().filter(has).flat_map(|function| &function.layers);
+    let others: BTreeSet<&str> = users.map(String::as_str).filter(|name| *name != artifact.name).collect();
+    artifact.layers.iter().map(String::as_str).chain(others)
 }
 
 fn resolve_unlocked(workshop: &Workshop, index: usize, set: &DependencySet) -> Result<ResolvedSet, Error> {

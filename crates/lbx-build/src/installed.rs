@@ -10,14 +10,18 @@ const MAX_FIELD: usize = 255;
 /// Of `NAME-VERSION.dist-info/METADATA` where Python looks for packages, at the root of a function and in a layer below
 /// `python`: the folder that the package is installed in, which is empty or ends in `/`, and `NAME-VERSION`.
 pub(crate) fn metadata_folder(path: &str) -> Option<(&str, &str)> {
+    installed_anywhere(path).filter(|(parent, _)| is_site(parent))
+}
+
+/// The same in any folder: some put packages where code of their own finds them.
+pub(crate) fn installed_anywhere(path: &str) -> Option<(&str, &str)> {
     let folder = path.strip_suffix("/METADATA")?.strip_suffix(".dist-info")?;
     let start = folder.rfind('/').map_or(0, |slash| slash + 1);
-    let (parent, name) = folder.split_at(start);
-    is_site(parent).then_some((parent, name))
+    Some(folder.split_at(start))
 }
 
 /// Whether packages are found in a folder: `python/lib/python3.X/site-packages/`, `python/`, and the root.
-pub(crate) fn is_site(folder: &str) -> bool {
+fn is_site(folder: &str) -> bool {
     let long =
         folder.strip_prefix("python/lib/python3.").and_then(|rest| rest.strip_suffix("/site-packages/"));
     let is_minor = |minor: &str| !minor.is_empty() && minor.bytes().all(|byte| byte.is_ascii_digit());

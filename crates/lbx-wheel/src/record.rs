@@ -53,12 +53,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<HashMap<String, Line>, WheelError> {
 
 /// The paths that the RECORD of an installed package lists, from the folder that its dist-info is in. What cannot be read is
 /// passed over: installers write what they like.
-pub fn recorded_paths(text: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(text);
-    text.lines()
-        .filter_map(|line| split(line).ok()?.into_iter().next())
-        .filter(|path| !path.is_empty())
-        .collect()
+pub fn recorded_paths(text: &str) -> impl Iterator<Item = String> {
+    text.lines().filter_map(|line| split(line).ok()?.into_iter().next()).filter(|path| !path.is_empty())
 }
 
 fn parse_line(text: &str) -> Result<(String, Line), String> {

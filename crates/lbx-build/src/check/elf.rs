@@ -15,6 +15,8 @@ use super::{Check, ElfFacts, File, Finding, Lead, Severity, Subject, Target};
 struct Code<'c> {
     file: &'c File<'c>,
     facts: &'c ElfFacts,
+    /// By what others need it.
+    names: Vec<&'c str>,
 }
 
 /// All code of an artifact and its layers, by the names that others need it by.
@@ -37,12 +39,11 @@ pub(super) fn check(
             found.push(Finding::new(Severity::Warning, Check::Elf, message).about(file));
         }
     }
-    let own: Vec<Code<'_>> = subject.files.iter().filter_map(code).collect();
+    let own: Vec<Code<'_>> = code(subject);
     if own.is_empty() {
         return found;
     }
-    let others: Vec<Code<'_>> =
-        layers.unwrap_or_default().iter().flat_map(|layer| &layer.files).filter_map(code).collect();
+    let others: Vec<Code<'_>> = layers.unwrap_or_default().iter().flat_map(|layer| code(layer)).collect();
     let names = Names::of(own.iter().chain(&others), layers.is_some(), target);
     let loaded = loaded(&own);
     for code in &own {
@@ -53,17 +54,25 @@ pub(super) fn check(
     found
 }
 
-fn code<'c>(file: &'c File<'c>) -> Option<Code<'c>> {
-    let Ok(facts) = file.facts?.elf.as_ref()? else { return None };
-    Some(Code { file, facts })
+fn code<'c>(subject: &'c Subject<'c>) -> Vec<Code<'c>> {
+    let mut links: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    for (path, file) in &subject.names {
+        links.entry(*file).or_default().push(name_of(path));
+    }
+    let code = |(at, file): (usize, &'c File<'c>)| {
+        let Ok(facts) = file.facts?.elf.as_ref()? else { return None };
+        let mut names = links.remove(&at).unwrap_or_default();
+        names.extend([Some(name_of(file.path)), facts.soname.as_deref()].into_iter().flatten());
+        Some(Code { file, facts, names })
+    };
+    subject.files.iter().enumerate().filter_map(code).collect()
 }
 
 impl<'n> Names<'n> {
     fn of(all: impl Iterator<Item = &'n Code<'n>>, whole: bool, target: &Target<'n>) -> Self {
         let mut by_name: BTreeMap<&str, Vec<&ElfFacts>> = BTreeMap::new();
         for code in all {
-            let file_name = name_of(code.file.path);
-            for name in [Some(file_name), code.facts.soname.as_deref()].into_iter().flatten() {
+            for name in &code.names {
                 by_name.entry(name).or_default().push(code.facts);
             }
         }
@@ -92,8 +101,7 @@ fn loaded<'c>(own: &[Code<'c>]) -> BTreeSet<&'c str> {
             continue;
         }
         let is_needed = |other: &&Code<'_>| {
-            let names = [Some(name_of(other.file.path)), other.facts.soname.as_deref()];
-            names.into_iter().flatten().any(|name| code.facts.needed.iter().any(|needed| needed == name))
+            other.names.iter().any(|name| code.facts.needed.iter().any(|needed| needed == name))
         };
         queue.extend(own.iter().filter(is_needed));
     }
@@ -233,7 +241,13 @@ mod tests {
             offered: None,
             facts: Some(facts),
         };
-        Subject { name: "f", zip_size: None, is_layer: false, files: files.iter().map(file).collect() }
+        Subject {
+            name: "f",
+            zip_size: None,
+            is_layer: false,
+            files: files.iter().map(file).collect(),
+            names: Vec::new(),
+        }
     }
 
     fn found(own: &[(&str, Facts)], layer: Option<&[(&str, Facts)]>) -> Vec<(Severity, String)> {

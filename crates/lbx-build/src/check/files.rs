@@ -13,7 +13,7 @@ static STANDARD: LazyLock<HashSet<&str>> =
     LazyLock::new(|| include_str!("standard_library.txt").split_whitespace().collect());
 /// Modules that the runtime's own client consists of.
 const RUNTIME: [&str; 4] = ["awslambdaric", "bootstrap", "runtime_client", "snapshot_restore_py"];
-/// The folders that a layer's modules may be in.
+/// The folder that a layer's modules are in.
 const LAYER: &str = "python/";
 
 pub(super) fn check(subject: &Subject<'_>, runtime: &Runtime) -> Vec<Finding> {
@@ -72,7 +72,7 @@ fn shadows(subject: &Subject<'_>, runtime: &Runtime) -> Vec<Finding> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     for file in &subject.files {
-        let path = if subject.is_layer { file.path.strip_prefix(LAYER) } else { Some(file.path) };
+        let path = if subject.is_layer { in_layer(file.path) } else { Some(file.path) };
         let Some(module) = path.and_then(module) else { continue };
         let whose = match module {
             _ if RUNTIME.contains(&module) => "Lambda's own runtime",
@@ -87,6 +87,13 @@ fn shadows(subject: &Subject<'_>, runtime: &Runtime) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// A path in one of the folders of a layer that modules may be in: `python/`, and `python/lib/python3.X/site-packages/`.
+fn in_layer(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix(LAYER)?;
+    let below = rest.strip_prefix("lib/python3.").and_then(|rest| rest.split_once("/site-packages/"));
+    Some(below.map_or(rest, |(_, path)| path))
 }
 
 /// The top-level module that a path is, or is the beginning of.
@@ -134,7 +141,7 @@ mod tests {
             facts: None,
         };
         let files = paths.iter().map(file).collect();
-        let subject = Subject { name: "f", zip_size: None, is_layer: false, files };
+        let subject = Subject { name: "f", zip_size: None, is_layer: false, files, names: Vec::new() };
         let runtime = Runtime::find("python3.11").unwrap();
         check(&subject, &runtime).into_iter().map(|one| one.message).collect()
     }

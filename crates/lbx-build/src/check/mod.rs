@@ -8,6 +8,7 @@ mod facts;
 mod files;
 mod known;
 mod limits;
+mod suffixes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -129,6 +130,8 @@ pub(crate) struct Subject<'s> {
     pub(crate) zip_size: Option<u64>,
     pub(crate) is_layer: bool,
     pub(crate) files: Vec<File<'s>>,
+    /// Further paths of files, by their place in the list: of links that lead to them.
+    pub(crate) names: Vec<(&'s str, usize)>,
 }
 
 impl Subject<'_> {
@@ -166,6 +169,7 @@ pub(crate) fn check(
 ) -> Vec<Finding> {
     let mut found = limits::check(subject, layers.unwrap_or_default());
     found.extend(elf::check(subject, layers, target));
+    found.extend(suffixes::check(subject, target.runtime));
     found.extend(files::check(subject, target.runtime));
     found.sort();
     found

@@ -70,6 +70,10 @@ impl ZipError {
             | Self::Bytes { .. }
             | Self::NoArtifact { .. }
             | Self::Name { .. } => None,
+            Self::Archive { source: ReadError::NameEncoding { .. }, .. } => Some(
+                "names that are not ASCII need the flag that says that they are UTF-8: `zip -UN=UTF8` writes it"
+                    .to_owned(),
+            ),
             Self::Archive { .. } => {
                 Some("lbx reads only zips that all unzippers read alike: make it anew".to_owned())
             }

@@ -13,7 +13,8 @@ MESSAGE, TRACEBACK = 2000, 20000
 
 def attempt(handler):
     name, _, attribute = handler.rpartition(".")
-    if not name:
+    # Lambda takes what begins like a path for a module of a package that is not there.
+    if not name or name.startswith((".", "/")):
         return {"outcome": "malformed"}
     if name in sys.builtin_module_names:
         return {"outcome": "built-in"}
@@ -34,14 +35,17 @@ def failed(error):
         kind = "import-error"
     elif isinstance(error, SyntaxError):
         kind = "syntax-error"
-    said = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()
+    # A message may have many lines, and notes come after it; of a syntax error, the place comes before it.
+    said = [part.strip().splitlines() for part in traceback.format_exception_only(type(error), error)]
+    said = [lines for lines in said if lines]
+    last = (said[-1][-1] if kind == "syntax-error" else said[0][0]) if said else type(error).__name__
     frames = below(error.__traceback__)
     error.__traceback__ = frames
     text = "".join(traceback.format_exception(type(error), error, frames)) if frames or kind == "syntax-error" else ""
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     return {
         "outcome": kind,
-        "message": said[-1][:MESSAGE] if said else type(error).__name__,
+        "message": last[:MESSAGE],
         "traceback": in_lambda(text)[-TRACEBACK:],
         "missing": missing if isinstance(missing, str) else None,
         "variable": isinstance(error, KeyError) and is_of_environment(frames),

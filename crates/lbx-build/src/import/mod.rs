@@ -112,6 +112,8 @@ fn environment(python: &str, base: &Base, function: &Function<'_>) -> Vec<(Strin
         ("AWS_LAMBDA_FUNCTION_NAME", function.name),
         ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
         ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
+        ("AWS_LAMBDA_LOG_GROUP_NAME", "/aws/lambda/lbx"),
+        ("AWS_LAMBDA_LOG_STREAM_NAME", "2015/03/31/[$LATEST]00000000000000000000000000000000"),
         ("AWS_REGION", "us-east-1"),
         ("LANG", "en_US.UTF-8"),
         // What differs from run to run is nothing that a finding should depend on.

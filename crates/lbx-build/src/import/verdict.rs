@@ -65,7 +65,9 @@ impl Attempt {
         let said = line(&self.message);
         let (severity, message) = match self.outcome {
             Outcome::Fine => return None,
-            Outcome::Malformed => (Severity::Error, format!("`{handler}` is no handler")),
+            Outcome::Malformed => {
+                (Severity::Error, format!("`{handler}` is no handler, which is `module.function`"))
+            }
             Outcome::BuiltIn => {
                 let message =
                     format!("`{handler}` is of a module that Python has built in, which Lambda refuses");
@@ -84,16 +86,23 @@ impl Attempt {
         };
         let finding =
             Finding::new(severity, Check::Import, message).with_details(last_lines(&self.traceback));
-        Some(match self.hint() {
+        Some(match self.hint(module) {
             Some(hint) => finding.with_hint(hint),
             None => finding,
         })
     }
 
-    fn hint(&self) -> Option<String> {
+    fn hint(&self, module: &str) -> Option<String> {
         match self.outcome {
             Outcome::ImportError => {
                 let missing = line(self.missing.as_deref()?);
+                let module = module.replace('/', ".");
+                if module == missing || module.starts_with(&format!("{missing}.")) {
+                    let path = missing.replace('.', "/");
+                    return Some(format!(
+                        "there is no `{path}.py` and no `{path}/`: the handler's module is looked for from the root of the zip"
+                    ));
+                }
                 Some(format!(
                     "neither the function, nor its layers, nor the runtime have `{missing}`: add a requirement that has it"
                 ))

@@ -1,6 +1,7 @@
 //! What is in an artifact that lies somewhere, be it a zip or a folder. It is anybody's: read within limits, never followed
 //! to anywhere else, and never held in memory as a whole.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -17,6 +18,9 @@ use crate::tree;
 
 /// The most bytes of the target of a link that are read; no system has longer ones.
 const LONGEST_TARGET: u64 = 4096;
+
+/// How many links are followed from one path, as by Linux.
+const MOST_LINKS: usize = 40;
 
 /// The contents of an artifact, by path.
 pub(super) struct Contents {
@@ -100,14 +104,6 @@ impl Contents {
         Ok(Self { source, zip_size: Some(size), entries })
     }
 
-    /// The folder itself, where it is one.
-    pub(super) fn folder(&self) -> Option<&Path> {
-        match &self.source {
-            Source::Folder(root) => Some(root),
-            Source::Zip { .. } => None,
-        }
-    }
-
     /// The first bytes of a file, no more than `most`.
     pub(super) fn start(&self, entry: &Entry, most: u64) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
@@ -119,7 +115,11 @@ impl Contents {
     /// Looks into a file: whatever is machine code, and the user's own for secrets. All of a zip's file is read, so that
     /// damage shows.
     pub(super) fn facts(&self, entry: &Entry, known: Option<&Known>) -> Result<Option<Facts>, Error> {
-        let mut reader = self.open(entry)?;
+        let mut reader = match self.open(entry) {
+            // Whoever cannot read it is told so by its mode.
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+            reader => reader?,
+        };
         let read = (|| {
             let mut bytes = Vec::new();
             (&mut reader).take(4).read_to_end(&mut bytes)?;
@@ -154,27 +154,67 @@ impl Contents {
         ZipError::Member { path: path.clone(), member: entry.path.clone(), source }.into()
     }
 
-    /// Unpacks it into a folder, where what is there already stays. Only links that stay inside of it are made, and after all
-    /// else, so that nothing is written through one.
+    /// Unpacks its files into a folder in which there are no links yet; what is there already stays.
     pub(super) fn unpack(&self, into: &Path, cancel: &Cancel) -> Result<(), Error> {
         match &self.source {
-            Source::Zip { file, archive, .. } => tree::unpack_files(file, archive, into, cancel)?,
-            Source::Folder(_) => self.copy(into, cancel)?,
+            Source::Zip { file, archive, .. } => tree::unpack_files(file, archive, into, cancel),
+            Source::Folder(_) => self.copy(into, cancel),
         }
+    }
+
+    /// Makes its links in a folder, after all files are there, of whatever is unpacked into it: a chain of links may lead
+    /// out of it, and nothing must be written through one.
+    pub(super) fn link(&self, into: &Path) {
         for entry in &self.entries {
             let Kind::Link(target) = &entry.kind else { continue };
-            let place = into.join(&entry.path);
-            if resolve(&entry.path, target).is_none() || fs_err::symlink_metadata(&place).is_ok() {
-                continue;
-            }
-            if let Some(folder) = place.parent()
-                && fs_err::create_dir_all(folder).is_ok()
-            {
+            let stays = is_of_lambda(target) || resolve(&entry.path, target).is_some();
+            let (folder, name) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
+            if stays && let Some(folder) = real_folder(into, folder) {
                 // What stands in its way came first.
-                let _ = fs_err::os::unix::fs::symlink(target, &place);
+                let _ = fs_err::os::unix::fs::symlink(target, folder.join(name));
             }
         }
-        Ok(())
+    }
+
+    /// The entry of a path.
+    fn entry(&self, path: &str) -> Option<&Entry> {
+        let at = self.entries.binary_search_by(|entry| entry.path.as_str().cmp(path)).ok()?;
+        self.entries.get(at)
+    }
+
+    /// Where a path leads through all links; none where that is out of the artifact, or round in a circle.
+    pub(super) fn follow(&self, path: &str) -> Option<String> {
+        let mut left: VecDeque<&str> = path.split('/').collect();
+        let (mut reached, mut links) = (String::new(), 0);
+        while let Some(part) = left.pop_front() {
+            let above = reached.rfind('/').unwrap_or(0);
+            match part {
+                "" | "." => {}
+                ".." if reached.is_empty() => return None,
+                ".." => reached.truncate(above),
+                part => {
+                    let length = reached.len();
+                    reached = if reached.is_empty() { part.to_owned() } else { format!("{reached}/{part}") };
+                    let Some(Entry { kind: Kind::Link(target), .. }) = self.entry(&reached) else { continue };
+                    links += 1;
+                    if target.starts_with('/') || links > MOST_LINKS {
+                        return None;
+                    }
+                    reached.truncate(length);
+                    target.rsplit('/').for_each(|part| left.push_front(part));
+                }
+            }
+        }
+        Some(reached)
+    }
+
+    /// Whether there is something at a path, or below it: folders need no entry of their own.
+    pub(super) fn is_there(&self, path: &str) -> bool {
+        let below = format!("{path}/");
+        let after = self.entries.partition_point(|entry| entry.path.as_str() < below.as_str());
+        path.is_empty()
+            || self.entry(path).is_some()
+            || self.entries.get(after).is_some_and(|entry| entry.path.starts_with(&below))
     }
 
     fn copy(&self, into: &Path, cancel: &Cancel) -> Result<(), Error> {
@@ -188,12 +228,38 @@ impl Contents {
                 fs_err::create_dir_all(folder)?;
             }
             let mut new = fs_err::OpenOptions::new().write(true).create_new(true).open(&place)?;
-            io::copy(&mut self.open(entry)?, &mut new)?;
+            match self.open(entry) {
+                Ok(mut content) => drop(io::copy(&mut content, &mut new)?),
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                Err(error) => return Err(error),
+            }
             let mode = if entry.mode.is_some_and(|mode| mode & 0o111 != 0) { 0o755 } else { 0o644 };
             new.set_permissions(std::fs::Permissions::from_mode(mode))?;
         }
         Ok(())
     }
+}
+
+/// Whether a link leads to where Lambda has something, or lets functions have it.
+pub(super) fn is_of_lambda(target: &str) -> bool {
+    let is_below = |folder: &str| {
+        target.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    ["/opt", "/tmp", "/var/lang", "/var/runtime", "/var/task"].into_iter().any(is_below)
+        && !target.split('/').any(|part| part == "..")
+}
+
+/// A folder below a root, made where it is not there; none where something else is in its way, such as a link.
+fn real_folder(root: &Path, path: &str) -> Option<PathBuf> {
+    let mut place = root.to_owned();
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        place.push(part);
+        if fs_err::symlink_metadata(&place).is_err() {
+            fs_err::create_dir(&place).ok()?;
+        }
+        fs_err::symlink_metadata(&place).ok().filter(std::fs::Metadata::is_dir)?;
+    }
+    Some(place)
 }
 
 /// A regular file, whatever has come into its place since it was seen.
@@ -240,7 +306,13 @@ impl Walk<'_> {
         let mut folders = vec![String::new()];
         while let Some(folder) = folders.pop() {
             self.cancel.check()?;
-            for found in fs_err::read_dir(self.root.join(&folder))? {
+            let found = match fs_err::read_dir(self.root.join(&folder)) {
+                Err(error) if !folder.is_empty() && error.kind() == io::ErrorKind::PermissionDenied => {
+                    continue;
+                }
+                found => found?,
+            };
+            for found in found {
                 let found = found?;
                 let Ok(name) = found.file_name().into_string() else {
                     return Err(ZipError::Name { path: found.path() }.into());
@@ -290,6 +362,48 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_made_through_a_link_whatever_it_leads_to() {
+        let root = tempfile::tempdir().unwrap();
+        let (first, second, into) =
+            (root.path().join("1"), root.path().join("2"), root.path().join("a/b/into"));
+        for folder in [&first.join("x/y/z"), &second.join("l"), &into] {
+            fs_err::create_dir_all(folder).unwrap();
+        }
+        // Inside by its letters, and three folders up by what it leads through.
+        std::os::unix::fs::symlink("../../..", first.join("x/y/z/root")).unwrap();
+        std::os::unix::fs::symlink("x/y/z/root/../../..", first.join("l")).unwrap();
+        std::os::unix::fs::symlink("x", second.join("l/link")).unwrap();
+        let cancel = Cancel::new();
+        let list = |path: &Path| Contents::list(path, &Limits::default(), &cancel).unwrap();
+        for layer in [list(&first), list(&second)] {
+            layer.unpack(&into, &cancel).unwrap();
+            layer.link(&into);
+        }
+        assert!(fs_err::symlink_metadata(into.join("l")).unwrap().is_symlink());
+        let made = fs_err::read_dir(root.path()).unwrap().count()
+            + fs_err::read_dir(root.path().join("a")).unwrap().count();
+        assert_eq!(made, 4, "nothing is beside what was there");
+        assert_eq!(list(&first).follow("l/x"), None, "and that is seen");
+    }
+
+    #[test]
+    fn links_are_followed_through_links_and_folders_need_no_entry() {
+        let root = tempfile::tempdir().unwrap();
+        fs_err::create_dir(root.path().join("lib")).unwrap();
+        fs_err::write(root.path().join("lib/a.so"), "x").unwrap();
+        for (link, target) in [("lib64", "lib"), ("b", "lib64/a.so"), ("c", "c"), ("d", "/opt/lib")] {
+            std::os::unix::fs::symlink(target, root.path().join(link)).unwrap();
+        }
+        let mut contents = Contents::list(root.path(), &Limits::default(), &Cancel::new()).unwrap();
+        contents.entries.retain(|entry| entry.kind != Kind::Folder);
+        assert_eq!(contents.follow("b").as_deref(), Some("lib/a.so"));
+        assert_eq!(contents.follow("lib64").as_deref(), Some("lib"));
+        assert!(contents.is_there("lib") && contents.is_there("lib/a.so") && !contents.is_there("li"));
+        assert_eq!((contents.follow("c"), contents.follow("d")), (None, None));
+        assert!(is_of_lambda("/opt/lib") && !is_of_lambda("/opt/../etc") && !is_of_lambda("/optional"));
+    }
+
+    #[test]
     fn a_folder_is_listed_without_following_anything() {
         let root = tempfile::tempdir().unwrap();
         let place = root.path().join("artifact");
@@ -318,7 +432,9 @@ mod tests {
             ]
         );
         let copy = root.path().join("copy");
+        fs_err::create_dir(&copy).unwrap();
         contents.unpack(&copy, &cancel).unwrap();
+        contents.link(&copy);
         let copied: Vec<_> = Contents::list(&copy, &Limits::default(), &cancel)
             .unwrap()
             .entries

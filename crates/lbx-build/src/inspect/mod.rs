@@ -15,7 +15,7 @@ use lbx_plan::{Architecture, Config, ImageChoice};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use self::contents::{Contents, Entry, Kind, resolve};
+use self::contents::{Contents, Entry, Kind, is_of_lambda};
 use self::owners::Owners;
 use crate::advice;
 use crate::base::Base;
@@ -135,14 +135,20 @@ impl Inspector {
         let named = inspection.layers.iter().flatten();
         let layers: Vec<(&str, Looked)> =
             named.map(|(name, path)| Ok((name.as_str(), self.look(path)?))).collect::<Result<_, Error>>()?;
+        let handler = inspection
+            .handler
+            .as_ref()
+            .filter(|_| self.judge.choice.arch.machine() == std::env::consts::ARCH);
+        // Where it is needed anyway, it may know which index there is.
+        let mut failed = handler.and_then(|_| self.place().err());
+        if matches!(failed, Some(Error::Interrupted)) {
+            return Err(Error::Interrupted);
+        }
         let mut findings = self.check(inspection, &looked, &layers)?;
         findings.extend(looked.kinds());
         findings.retain(|one| one.path.as_ref().is_none_or(|path| self.judge.accept.matched(path).is_none()));
-        let mut failed = None;
         let mut imported = false;
-        if let Some(handler) = &inspection.handler
-            && self.judge.choice.arch.machine() == std::env::consts::ARCH
-        {
+        if let Some(handler) = handler.filter(|_| failed.is_none()) {
             match self.import(&inspection.name, handler, &looked.contents, &layers) {
                 Ok(found) => {
                     imported = true;
@@ -291,19 +297,18 @@ impl Inspector {
         let (site, base) = self.place()?;
         let scratch = site.store.scratch().map_err(|source| Error::image(&site.choice.image, source))?;
         let work = scratch.path("import");
-        let (own, opt) = (folder(&work, "task")?, folder(&work, "opt")?);
-        let task = if let Some(folder) = contents.folder() {
-            folder
-        } else {
-            contents.unpack(&own, &cancel)?;
-            own.as_path()
-        };
+        let (task, opt) = (folder(&work, "task")?, folder(&work, "opt")?);
+        contents.unpack(&task, &cancel)?;
         // Of two layers with the same file, the later one has it.
         for (_, layer) in layers.iter().rev() {
             layer.contents.unpack(&opt, &cancel)?;
         }
+        contents.link(&task);
+        for (_, layer) in layers.iter().rev() {
+            layer.contents.link(&opt);
+        }
         let layers = (!layers.is_empty()).then_some(opt.as_path());
-        import::import(site, base, &Function { name, handler, task, layers }, &work)
+        import::import(site, base, &Function { name, handler, task: &task, layers }, &work)
     }
 }
 
@@ -326,15 +331,18 @@ impl Looked {
                 let (mode, facts) = (entry.mode, facts.as_ref());
                 File { path: &entry.path, owner, own, size: entry.size, mode, offered, facts }
             });
-        Subject { name, zip_size: self.contents.zip_size, is_layer, files: files.collect() }
+        let files: Vec<File<'_>> = files.collect();
+        let names = self.contents.entries.iter().filter(|entry| matches!(entry.kind, Kind::Link(_)));
+        let names = names.filter_map(|entry| {
+            let to = self.contents.follow(&entry.path)?;
+            let at = files.binary_search_by(|file| file.path.cmp(&to)).ok()?;
+            Some((entry.path.as_str(), at))
+        });
+        Subject { name, zip_size: self.contents.zip_size, is_layer, names: names.collect(), files }
     }
 
     /// What is wrong with what is no file.
     fn kinds(&self) -> Vec<Finding> {
-        let is_there = |path: &str| {
-            path.is_empty()
-                || self.contents.entries.binary_search_by(|entry| entry.path.as_str().cmp(path)).is_ok()
-        };
         let about = |entry: &Entry| {
             Some(match &entry.kind {
                 Kind::Special => (Severity::Error, "neither a file nor a folder nor a link".to_owned(), None),
@@ -344,11 +352,16 @@ impl Looked {
                     (Severity::Error, message, Some(check::MODES))
                 }
                 Kind::File | Kind::Folder => return None,
-                Kind::Link(target) => match resolve(&entry.path, target) {
+                Kind::Link(target) if is_of_lambda(target) => {
+                    (Severity::Warning, format!("a symbolic link to {target}, which is not looked at"), None)
+                }
+                Kind::Link(target) => match self.contents.follow(&entry.path) {
                     None => {
-                        (Severity::Error, format!("a symbolic link out of the artifact, to {target}"), None)
+                        let message =
+                            format!("a symbolic link out of the artifact, or in a circle, to {target}");
+                        (Severity::Error, message, None)
                     }
-                    Some(to) if !is_there(&to) => {
+                    Some(to) if !self.contents.is_there(&to) => {
                         (Severity::Error, format!("a symbolic link to {target}, which is not there"), None)
                     }
                     Some(_) => (

@@ -1,17 +1,17 @@
 //! Whose the files of an artifact are, as far as can be told from what is installed in it: by RECORD where installers have
 //! left it, else by the names of top-level modules.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use lbx_plan::prune::{Choices, Distribution, Origin, Policy, Set};
 use lbx_wheel::{Metadata, normalize_name, recorded_paths};
 
-use super::contents::{Contents, Entry, Kind};
+use super::contents::{Contents, Entry, Kind, resolve};
 use crate::error::Error;
 use crate::installed::{self, MAX_METADATA};
 
 /// The most bytes of a RECORD that are read.
-const MAX_RECORD: u64 = 64 << 20;
+const MAX_RECORD: u64 = 16 << 20;
 /// Who owns what belongs to no package.
 pub(super) const OWN: &str = "own code";
 /// Who owns what several packages have together, as in a namespace.
@@ -32,6 +32,8 @@ pub(super) struct Owners {
     packages: Vec<Package>,
     /// Exact paths, with the length of the folder that their package is installed in.
     files: HashMap<String, (usize, usize)>,
+    /// The folders that packages are installed in: empty, or ending in `/`.
+    sites: HashSet<String>,
     /// Names at the top of a folder of packages; none where several have it.
     tops: HashMap<(String, String), Option<usize>>,
 }
@@ -47,10 +49,11 @@ impl Owners {
             .map(|entry| (entry.path.as_str(), entry))
             .collect();
         for entry in contents.entries.iter().filter(|entry| entry.kind == Kind::File) {
-            let Some((site, folder)) = installed::metadata_folder(&entry.path) else { continue };
+            let Some((site, folder)) = installed::installed_anywhere(&entry.path) else { continue };
             let metadata = contents.start(entry, MAX_METADATA)?;
             let Some((name, version)) = installed::package(&metadata, folder) else { continue };
             let package = owners.packages.len();
+            owners.sites.insert(site.to_owned());
             let requires =
                 Metadata::parse(&metadata).map(|metadata| metadata.requires_dist).unwrap_or_default();
             let (label, name) = (format!("{name} {version}"), normalize_name(&name));
@@ -62,11 +65,12 @@ impl Owners {
             owners.claim(site, &format!("{folder}.dist-info"), package);
             owners.claim(site, &name, package);
             if let Some(record) = text("RECORD")? {
-                let paths = recorded_paths(&record);
-                let paths = paths.into_iter();
-                owners
-                    .files
-                    .extend(paths.filter_map(|path| Some((below(site, &path)?, (package, site.len())))));
+                let record = String::from_utf8_lossy(&record);
+                for path in recorded_paths(&record) {
+                    if let Some(entry) = below(site, &path).and_then(|path| by_path.get(path.as_str())) {
+                        owners.files.insert(entry.path.clone(), (package, site.len()));
+                    }
+                }
             } else if let Some(modules) = text("top_level.txt")? {
                 let modules = String::from_utf8_lossy(&modules).into_owned();
                 for module in modules.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -120,9 +124,10 @@ impl Owners {
         if let Some(&(package, site)) = self.files.get(path) {
             return Owner::Package(package, site);
         }
-        let sites =
-            path.match_indices('/').map(|(slash, _)| &path[..=slash]).filter(|site| installed::is_site(site));
-        for site in [""].into_iter().chain(sites).collect::<Vec<_>>().into_iter().rev() {
+        let folders = path.match_indices('/').map(|(slash, _)| &path[..=slash]);
+        let sites: Vec<&str> =
+            [""].into_iter().chain(folders).filter(|folder| self.sites.contains(*folder)).collect();
+        for site in sites.into_iter().rev() {
             let top = path[site.len()..].split('/').next().unwrap_or_default();
             let stem = top.split('.').next().unwrap_or_default();
             // A module's name, a folder with libraries beside it, and a dist-info.
@@ -146,9 +151,11 @@ enum Owner {
     Nobody,
 }
 
-/// A path of a RECORD in the artifact; none where it leads out.
+/// A path of a RECORD in the artifact; none where it leads out. With `pip install --target`, programs are elsewhere than
+/// RECORD says: beside the packages.
 fn below(site: &str, path: &str) -> Option<String> {
-    super::contents::resolve(&format!("{site}x"), path)
+    let at = format!("{site}x");
+    resolve(&at, path).or_else(|| resolve(&at, path.trim_start_matches("../")))
 }
 
 #[cfg(test)]
@@ -171,13 +178,26 @@ mod tests {
 
     #[test]
     fn a_record_tells_whose_each_file_is() {
-        let record = "x.py,sha256=abc,3\n../../bin/tool,,\n\"with,comma.py\",,\n../../../../out,,\n";
-        let owners = owners(&[
-            ("python/lib/python3.11/site-packages/some_package-1.0.dist-info/METADATA", METADATA),
-            ("python/lib/python3.11/site-packages/some_package-1.0.dist-info/RECORD", record),
-        ]);
-        let theirs =
-            ["x.py", "with,comma.py", "some_package-1.0.dist-info/METADATA", "some_package.libs/a.so"];
+        let record = "x.py,sha256=abc,3\n../../bin/tool,,\n\"with,comma.py\",,\n../../../../../bin/out,,\n";
+        let site = |path: &str| format!("python/lib/python3.11/site-packages/{path}");
+        let files = [
+            ("some_package-1.0.dist-info/METADATA", METADATA),
+            ("some_package-1.0.dist-info/RECORD", record),
+            ("x.py", ""),
+            ("with,comma.py", ""),
+            ("bin/out", ""),
+            ("../../bin/tool", ""),
+        ];
+        let files =
+            files.map(|(path, text)| (site(path).replace("python3.11/site-packages/../../", ""), text));
+        let owners = owners(&files.each_ref().map(|(path, text)| (path.as_str(), *text)));
+        let theirs = [
+            "x.py",
+            "with,comma.py",
+            "bin/out",
+            "some_package-1.0.dist-info/METADATA",
+            "some_package.libs/a.so",
+        ];
         for path in theirs {
             let path = format!("python/lib/python3.11/site-packages/{path}");
             assert_eq!(owners.owner(&path), ("Some.Package 1.0", false), "{path}");
@@ -203,6 +223,13 @@ mod tests {
         assert_eq!(owners.owner("other.py"), ("other 1.0", false));
         assert_eq!(owners.owner("shared/x.py"), (SEVERAL, false));
         assert_eq!(owners.owner("app/some_package/x.py"), (OWN, true));
+    }
+
+    #[test]
+    fn packages_are_found_wherever_they_are() {
+        let owners = owners(&[("vendor/some_package-1.0.dist-info/METADATA", METADATA)]);
+        assert_eq!(owners.owner("vendor/some_package/x.py"), ("Some.Package 1.0", false));
+        assert_eq!(owners.owner("some_package/x.py"), (OWN, true));
     }
 
     #[test]

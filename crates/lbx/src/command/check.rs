@@ -1,11 +1,11 @@
 //! `lbx check`: what is wrong with zips and folders, whoever made them, and with what a project has built.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lbx_build::{Cancel, Finding, Inspected, Inspection, Judge, Project, Severity, bytes};
-use lbx_plan::{Architecture, Config, ImageChoice, Imports};
+use lbx_plan::{Architecture, Config, Function, ImageChoice, Imports};
 use serde_json::json;
 
 use super::{host_for, observer, project};
@@ -44,15 +44,23 @@ fn try_run(output: &Arc<Output>, check: &Check, environment: &Environment) -> Re
             let judge = Judge::new(&asked.config, choice, host.clone(), limits, offline)?;
             let name = inspection.name.clone();
             let path = short_path(&inspection.path, &environment.current_dir);
-            let inspected = lbx_build::inspect(inspection, judge, &cancel, &observer).await?;
-            output.finish();
-            show(output, &name, &path, &inspected);
-            if inspected.findings.iter().any(|one| one.severity == Severity::Error) {
-                code = exit::CHECKS;
-            }
-            if let Some(error) = inspected.failed {
-                let context = format!("{name}: the handler was not imported");
-                return Err(Failure::from(error).with_context(&context));
+            // What cannot be looked at keeps nobody from looking at the next one.
+            let failed = match lbx_build::inspect(inspection, judge, &cancel, &observer).await {
+                Err(lbx_build::Error::Interrupted) => return Err(lbx_build::Error::Interrupted.into()),
+                Err(error) => Some(Failure::from(error)),
+                Ok(mut inspected) => {
+                    output.finish();
+                    show(output, &name, &path, &inspected);
+                    let is_wrong = inspected.findings.iter().any(|one| one.severity == Severity::Error);
+                    if is_wrong && code == exit::SUCCESS {
+                        code = exit::CHECKS;
+                    }
+                    let context = format!("{name}: the handler was not imported");
+                    inspected.failed.take().map(|error| Failure::from(error).with_context(&context))
+                }
+            };
+            if let Some(failure) = failed {
+                code = output.failure(&failure);
             }
         }
         Ok(code)
@@ -179,13 +187,13 @@ impl<'a> Asked<'a> {
         let text = what.to_string_lossy();
         if self.names().any(|name| name == text) {
             let built = self.built(&text);
-            if built.is_empty() && !path.exists() {
+            if built.is_empty() {
                 let message = format!("{text} was not built: there is no zip of it in dist");
-                return Err(Failure::new(exit::USAGE, message, Some(format!("lbx build {text}"))));
+                let folder =
+                    if path.exists() { format!("; or ./{text} for the folder") } else { String::new() };
+                return Err(Failure::new(exit::USAGE, message, Some(format!("lbx build {text}{folder}"))));
             }
-            if !built.is_empty() {
-                return built.into_iter().map(|(name, arch, zip)| self.artifact(name, arch, zip)).collect();
-            }
+            return built.into_iter().map(|(name, arch, zip)| self.artifact(name, arch, zip)).collect();
         }
         if !path.exists() {
             let message =
@@ -212,15 +220,14 @@ impl<'a> Asked<'a> {
         let function =
             self.config.functions.iter().find(|(known, _)| known.value == name).map(|(_, function)| function);
         let mut layers = Some(Vec::new());
-        for layer in function.iter().flat_map(|function| &function.layers) {
-            let zip = path.with_file_name(format!("{}.zip", layer.value));
+        for layer in self.beside(name, function) {
+            let zip = path.with_file_name(format!("{layer}.zip"));
             if zip.is_file() {
                 if let Some(layers) = &mut layers {
-                    layers.push((layer.value.clone(), zip));
+                    layers.push((layer.to_owned(), zip));
                 }
             } else {
-                self.output
-                    .note(&format!("{name}: its layer {} is not built, and not looked at", layer.value));
+                self.output.note(&format!("{name}: the layer {layer} is not built, and not looked at"));
                 layers = None;
             }
         }
@@ -230,6 +237,18 @@ impl<'a> Asked<'a> {
         let is_layer = Some(function.is_none());
         let inspection = Inspection { name: name.to_owned(), path, is_layer, layers, handler };
         self.judged(inspection, arch)
+    }
+
+    /// The layers that a function has, and of a layer, all that functions have beside it.
+    fn beside<'c>(&'c self, name: &str, function: Option<&'c Function>) -> Vec<&'c str> {
+        if let Some(function) = function {
+            return function.layers.iter().map(|layer| layer.value.as_str()).collect();
+        }
+        let has = |function: &&Function| function.layers.iter().any(|layer| layer.value == name);
+        let all = self.config.functions.values().filter(has).flat_map(|function| &function.layers);
+        let others: BTreeSet<&str> =
+            all.map(|layer| layer.value.as_str()).filter(|layer| *layer != name).collect();
+        others.into_iter().collect()
     }
 
     /// Anything else.

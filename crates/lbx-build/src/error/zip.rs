@@ -33,6 +33,14 @@ pub enum ZipError {
         /// The folder.
         path: PathBuf,
     },
+    /// It has more symbolic links than any artifact needs.
+    #[error("`{path}` has more than {limit} symbolic links")]
+    TooManyLinks {
+        /// The zip or the folder.
+        path: PathBuf,
+        /// How many there may be.
+        limit: usize,
+    },
     /// It is no zip, or one that unzippers may read in different ways, or one that is too large.
     #[error("cannot read the zip `{path}`")]
     Archive {
@@ -69,6 +77,7 @@ impl ZipError {
             Self::Archive { source: ReadError::Io(_) | ReadError::NoEnd, .. }
             | Self::Bytes { .. }
             | Self::NoArtifact { .. }
+            | Self::TooManyLinks { .. }
             | Self::Name { .. } => None,
             Self::Archive { source: ReadError::NameEncoding { .. }, .. } => Some(
                 "names that are not ASCII need the flag that says that they are UTF-8: `zip -UN=UTF8` writes it"

@@ -19,8 +19,11 @@ use crate::tree;
 /// The most bytes of the target of a link that are read; no system has longer ones.
 const LONGEST_TARGET: u64 = 4096;
 
-/// How many links are followed from one path, as by Linux.
+/// How many links are followed from one path, as by Linux, and how many parts of paths are looked at for that.
 const MOST_LINKS: usize = 40;
+const MOST_PARTS: usize = 1024;
+/// How many links an artifact may have: each takes its time to be followed.
+const MOST_LINKS_OF_ALL: usize = 10_000;
 
 /// The contents of an artifact, by path.
 pub(super) struct Contents {
@@ -76,6 +79,10 @@ impl Contents {
         } else {
             return Err(ZipError::NoArtifact { path: path.to_owned() }.into());
         };
+        let links = contents.entries.iter().filter(|entry| matches!(entry.kind, Kind::Link(_)));
+        if links.count() > MOST_LINKS_OF_ALL {
+            return Err(ZipError::TooManyLinks { path: path.to_owned(), limit: MOST_LINKS_OF_ALL }.into());
+        }
         contents.entries.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(contents)
     }
@@ -185,8 +192,12 @@ impl Contents {
     /// Where a path leads through all links; none where that is out of the artifact, or round in a circle.
     pub(super) fn follow(&self, path: &str) -> Option<String> {
         let mut left: VecDeque<&str> = path.split('/').collect();
-        let (mut reached, mut links) = (String::new(), 0);
+        let (mut reached, mut links, mut parts) = (String::new(), 0, 0);
         while let Some(part) = left.pop_front() {
+            parts += 1;
+            if parts > MOST_PARTS {
+                return None;
+            }
             let above = reached.rfind('/').unwrap_or(0);
             match part {
                 "" | "." => {}
@@ -400,6 +411,11 @@ mod tests {
         assert_eq!(contents.follow("lib64").as_deref(), Some("lib"));
         assert!(contents.is_there("lib") && contents.is_there("lib/a.so") && !contents.is_there("li"));
         assert_eq!((contents.follow("c"), contents.follow("d")), (None, None));
+        assert_eq!(contents.follow(&"./".repeat(MOST_PARTS + 1)), None, "not for ever");
+        let links = (0..=MOST_LINKS_OF_ALL).map(|at| root.path().join(format!("lib/{at}")));
+        links.for_each(|link| std::os::unix::fs::symlink("a.so", link).unwrap());
+        let many = Contents::list(root.path(), &Limits::default(), &Cancel::new());
+        assert!(many.is_err_and(|error| error.to_string().contains("10000 symbolic links")));
         assert!(is_of_lambda("/opt/lib") && !is_of_lambda("/opt/../etc") && !is_of_lambda("/optional"));
     }
 

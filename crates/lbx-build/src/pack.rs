@@ -295,6 +295,10 @@ mod tests {
 
     static NONE: std::sync::LazyLock<Known> = std::sync::LazyLock::new(Known::default);
 
+    fn means<'m>(scratch: &'m Path, cancel: &'m Cancel, threads: usize) -> Means<'m> {
+        Means { effort: Effort::Fast, strip: false, secrets: &NONE, scratch, cancel, threads }
+    }
+
     fn wanted(folder: &Path, contents: &[Vec<u8>]) -> Vec<Wanted> {
         let write = |(at, content): (usize, &Vec<u8>)| {
             let location = folder.join(at.to_string());
@@ -329,14 +333,7 @@ mod tests {
         let content = |at: usize| format!("{at} ").repeat(at * 97 % 30_000).into_bytes();
         let wanted = wanted(folder.path(), &(0..300).map(content).collect::<Vec<_>>());
         let cancel = Cancel::new();
-        let with = |threads| Means {
-            effort: Effort::Fast,
-            strip: false,
-            secrets: &NONE,
-            scratch: folder.path(),
-            cancel: &cancel,
-            threads,
-        };
+        let with = |threads| means(folder.path(), &cancel, threads);
         let one = all(&wanted, &with(1));
         assert_eq!(one, all(&wanted, &with(2)));
         assert_eq!(one, all(&wanted, &with(7)));
@@ -349,14 +346,7 @@ mod tests {
         let mut wanted = wanted(folder.path(), &vec![b"x".repeat(10_000); 200]);
         wanted[150].location = folder.path().join("gone");
         let cancel = Cancel::new();
-        let means = Means {
-            effort: Effort::Fast,
-            strip: false,
-            secrets: &NONE,
-            scratch: folder.path(),
-            cancel: &cancel,
-            threads: 3,
-        };
+        let means = means(folder.path(), &cancel, 3);
         let all = all(&wanted, &means);
         assert!(all[150].as_ref().unwrap_err().contains("gone"));
         assert_eq!(all.iter().filter(|one| one.is_ok()).count(), 199);
@@ -368,14 +358,7 @@ mod tests {
     fn a_thread_that_panics_is_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let (wanted, cancel) = (wanted(folder.path(), &[b"x".to_vec()]), Cancel::new());
-        let means = Means {
-            effort: Effort::Fast,
-            strip: false,
-            secrets: &NONE,
-            scratch: folder.path(),
-            cancel: &cancel,
-            threads: 2,
-        };
+        let means = means(folder.path(), &cancel, 2);
         let batches = batches(&wanted);
         let line = Line {
             batches: &batches,
@@ -406,14 +389,7 @@ mod tests {
         let text = b"import os\n".repeat(usize::try_from(LARGE / 10).unwrap() + 1);
         let wanted = wanted(folder.path(), &[noise.clone(), text.clone()]);
         let cancel = Cancel::new();
-        let means = Means {
-            effort: Effort::Fast,
-            strip: false,
-            secrets: &NONE,
-            scratch: folder.path(),
-            cancel: &cancel,
-            threads: 2,
-        };
+        let means = means(folder.path(), &cancel, 2);
         let contents = pack(&wanted, &means, |next| [next().unwrap(), next().unwrap()]);
         assert_eq!(contents[0].packed.method, Method::Stored);
         assert_eq!(bytes_of(&contents[0]), noise);

@@ -232,15 +232,7 @@ mod tests {
     }
 
     fn subject<'s>(files: &'s [(&str, Facts)]) -> Subject<'s> {
-        let file = |(path, facts): &'s (&str, Facts)| File {
-            path,
-            owner: "x 1",
-            own: false,
-            size: 1,
-            mode: None,
-            offered: None,
-            facts: Some(facts),
-        };
+        let file = |(path, facts): &'s (&str, Facts)| File { facts: Some(facts), ..File::of_package(path) };
         Subject {
             name: "f",
             zip_size: None,

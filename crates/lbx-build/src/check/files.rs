@@ -132,13 +132,9 @@ mod tests {
 
     fn found(paths: &[(&'static str, bool, Option<u32>)]) -> Vec<String> {
         let file = |&(path, own, mode): &(&'static str, bool, Option<u32>)| File {
-            path,
-            owner: "x 1",
             own,
-            size: 1,
             mode,
-            offered: None,
-            facts: None,
+            ..File::of_package(path)
         };
         let files = paths.iter().map(file).collect();
         let subject = Subject { name: "f", zip_size: None, is_layer: false, files, names: Vec::new() };

@@ -122,6 +122,14 @@ pub(crate) struct File<'f> {
     pub(crate) facts: Option<&'f Facts>,
 }
 
+#[cfg(test)]
+impl<'f> File<'f> {
+    /// A file of a package, of which nothing is known.
+    fn of_package(path: &'f str) -> Self {
+        Self { path, owner: "x 1", own: false, size: 1, mode: None, offered: None, facts: None }
+    }
+}
+
 /// An artifact.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject<'s> {

@@ -68,16 +68,7 @@ mod tests {
     use super::*;
 
     fn found(paths: &[&'static str]) -> Vec<String> {
-        let file = |path: &&'static str| File {
-            path,
-            owner: "x 1",
-            own: false,
-            size: 1,
-            mode: None,
-            offered: None,
-            facts: None,
-        };
-        let files = paths.iter().map(file).collect();
+        let files = paths.iter().map(|path| File::of_package(path)).collect();
         let subject = Subject { name: "f", zip_size: None, is_layer: false, files, names: Vec::new() };
         check(&subject, &Runtime::find("python3.11").unwrap()).into_iter().map(|one| one.message).collect()
     }
